@@ -1,0 +1,30 @@
+# `make test` and `make lint` build .venv themselves, from requirements.lock and pyproject.toml alone.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+
+.PHONY: test lint clean
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check socratic tests
+	$(BIN)/ruff format --check socratic tests
+	$(BIN)/mypy
+
+# --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.
+.venv/locked: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python >= 3.11, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d, but socratic needs Python >= 3.11: name one with PYTHON=..." % v[:2])'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install -r requirements.lock
+	@touch $@
+
+.venv/installed: .venv/locked pyproject.toml
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,235 @@
+"""Exact arithmetic for calculator marks, and everything the package knows about their syntax.
+
+A mark is ``<<expr=result>>`` inside a sub-answer, as in ``48/2 = <<48/2=24>>24 clips`` (Cobbe et al. 2021, section 3.2).
+The calculator reads digits, ``. + - * / ( )``, signs, spaces between tokens and commas (dropped); it has no power, no
+names and no functions, so a value never has more digits than a small multiple of the expression's length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from socratic.types import CalculatorError
+
+MAX_LENGTH = 1_000
+MAX_DEPTH = 100
+MAX_DIGITS = 100
+_EXACT_PLACES = 10
+
+_TOKEN = re.compile(r" *([0-9]+(?:\.[0-9]*)?|\.[0-9]+|[-+*/()])")
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
+_FRACTION = re.compile(r"[-+]?[0-9]+/0*[1-9][0-9]*")
+_OPEN = re.compile(r"<<([^<>=]*)=")
+_MARK = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
+_CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A complete calculator mark: ``text[start:end]`` is ``<<expr=result>>``."""
+
+    expr: str
+    result: str
+    start: int
+    end: int
+
+
+def calculate(expr: str) -> Fraction:
+    """Exact value of ``expr``, in time linear in its length.
+
+    Raises `CalculatorError` whose ``reason`` is ``too_long``, ``too_deep``, ``too_large`` (a number of over 100
+    digits), ``division_by_zero``, ``unsupported`` (a character the calculator does not know) or ``syntax``.
+    """
+    if len(expr) > MAX_LENGTH:
+        raise CalculatorError("too_long", f"an expression of {len(expr)} characters is over the cap of {MAX_LENGTH}")
+    values: list[Fraction] = []
+    operators: list[str] = []
+    depth = 0
+    after_value = False
+    for token in _tokens(expr.replace(",", "")):
+        if token[0] in ".0123456789":
+            _require(not after_value, expr)
+            values.append(_number(token))
+            after_value = True
+        elif token == "(":
+            _require(not after_value, expr)
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise CalculatorError("too_deep", f"{_shown(expr)} nests brackets over {MAX_DEPTH} deep")
+            operators.append(token)
+        elif token == ")":
+            _require(after_value and depth > 0, expr)
+            depth -= 1
+            _reduce(values, operators, 1)
+            operators.pop()
+        elif after_value:
+            _reduce(values, operators, _PRECEDENCE[token])
+            operators.append(token)
+            after_value = False
+        else:
+            _require(token in "+-", expr)
+            operators.append("neg" if token == "-" else "pos")
+    _require(after_value and depth == 0, expr)
+    _reduce(values, operators, 1)
+    return values[0]
+
+
+def format_result(value: Fraction) -> str:
+    """Canonical text of a result: a decimal that ends within 10 places exactly, anything else rounded to 2 places.
+
+    No trailing zeros, no bare point (``24``, ``0.5``). Rounding is half up in size, so away from zero for negative values.
+    """
+    places = _EXACT_PLACES if (value * 10**_EXACT_PLACES).denominator == 1 else 2
+    scaled = _round_half_up(value * 10**places)
+    digits = str(abs(scaled)).rjust(places + 1, "0")
+    text = f"{digits[:-places]}.{digits[-places:]}".rstrip("0").rstrip(".")
+    return f"-{text}" if scaled < 0 else text
+
+
+def agrees(result: str, value: Fraction) -> bool:
+    """Whether a written result is ``value``, exactly or rounded half up to the decimal places it shows.
+
+    Commas and surrounding spaces are dropped; a result ``a/b`` must be exact, and anything but a decimal or ``a/b`` does
+    not agree.
+    """
+    text = result.strip(" ").replace(",", "")
+    if len(text) > MAX_LENGTH:
+        return False
+    if _FRACTION.fullmatch(text):
+        return Fraction(text) == value
+    if not _DECIMAL.fullmatch(text):
+        return False
+    scale: int = 10 ** len(text.partition(".")[2])
+    return Fraction(text) * scale == _round_half_up(value * scale)
+
+
+def pending(text: str) -> str | None:
+    """The expression whose result is due where ``text`` ends in ``<<expr=``, else None.
+
+    Looks at no more of the text than the longest expression `calculate` takes.
+    """
+    if not text.endswith("="):
+        return None
+    start = text.rfind("<<", max(0, len(text) - MAX_LENGTH - len("<<=")))
+    if start < 0:
+        return None
+    match = _OPEN.fullmatch(text, start)
+    return match[1] if match else None
+
+
+def cut(text: str) -> list[str]:
+    """Pieces to tokenise alone: cut behind every ``<<expr=`` and behind the ``result>>`` that directly follows it.
+
+    ``"".join(cut(text)) == text``; no piece is empty.
+    """
+    pieces: list[str] = []
+    end = 0
+    for match in _CUT.finditer(text):
+        pieces.append(text[end : match.end(1)])
+        if match[2] is not None:
+            pieces.append(match[2])
+        end = match.end()
+    if end < len(text):
+        pieces.append(text[end:])
+    return pieces
+
+
+def marks(text: str) -> Iterator[Mark]:
+    """The complete marks of ``text``, in order."""
+    for match in _MARK.finditer(text):
+        yield Mark(match[1], match[2], match.start(), match.end())
+
+
+def canonicalise(text: str) -> str:
+    """``text`` with every result that agrees with its expression's value in the form of `format_result`.
+
+    A wrong result, and one whose expression cannot be computed, stays as written.
+    """
+    return _MARK.sub(_canonical_mark, text)
+
+
+def disagreements(text: str) -> list[Mark]:
+    """The marks whose expression can be computed and whose written result is not its value."""
+    return [mark for mark in marks(text) if (value := _value(mark.expr)) is not None and not agrees(mark.result, value)]
+
+
+def _canonical_mark(match: re.Match[str]) -> str:
+    expr, result = match.groups()
+    value = _value(expr)
+    if value is None or not agrees(result, value):
+        return match[0]
+    return f"<<{expr}={format_result(value)}>>"
+
+
+def _value(expr: str) -> Fraction | None:
+    try:
+        return calculate(expr)
+    except CalculatorError:
+        return None
+
+
+def _tokens(expr: str) -> Iterator[str]:
+    text = expr.rstrip(" ")
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            character = text[position:].lstrip(" ")[0]
+            if character == ".":
+                raise _syntax_error(expr)
+            raise CalculatorError("unsupported", f"{_shown(expr)} has {character!r}, which the calculator does not know")
+        yield match[1]
+        position = match.end()
+
+
+def _number(token: str) -> Fraction:
+    digits = len(token.replace(".", ""))
+    if digits > MAX_DIGITS:
+        raise CalculatorError("too_large", f"a number of {digits} digits is over the cap of {MAX_DIGITS}")
+    return Fraction(token)
+
+
+def _reduce(values: list[Fraction], operators: list[str], precedence: int) -> None:
+    """Applies the operators on the stack that bind at least as tightly as ``precedence``."""
+    while operators and operators[-1] != "(" and _PRECEDENCE[operators[-1]] >= precedence:
+        operator = operators.pop()
+        right = values.pop()
+        if operator in ("neg", "pos"):
+            values.append(-right if operator == "neg" else right)
+        else:
+            values.append(_apply(operator, values.pop(), right))
+
+
+def _apply(operator: str, left: Fraction, right: Fraction) -> Fraction:
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    if right == 0:
+        raise CalculatorError("division_by_zero", "the expression divides by zero")
+    return left / right
+
+
+def _require(condition: bool, expr: str) -> None:
+    if not condition:
+        raise _syntax_error(expr)
+
+
+def _syntax_error(expr: str) -> CalculatorError:
+    return CalculatorError("syntax", f"{_shown(expr)} is not a complete expression of numbers, + - * / and brackets")
+
+
+def _shown(expr: str) -> str:
+    return repr(expr if len(expr) <= 60 else f"{expr[:57]}...")
+
+
+def _round_half_up(value: Fraction) -> int:
+    size = abs(value)
+    rounded = (2 * size.numerator + size.denominator) // (2 * size.denominator)
+    return rounded if value >= 0 else -rounded

@@ -1,0 +1,58 @@
+"""Typed settings: every field documented, an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from socratic.types import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no silent conversion of a wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "setting") -> Self:
+        """Settings from ``values``; raises `UserError` that names the first offending key, its value and the fix."""
+        for key in values:
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.0)[0]
+                raise UserError(f"unknown {where} {key!r}; did you mean {near!r}?")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "value"
+            message = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"{where} {key}={first['input']!r} is not usable: {message}") from None
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """``["lr=3e-4", "seed=1"]`` -> ``{"lr": 0.0003, "seed": 1}``; values are read as YAML scalars."""
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise UserError(f"override {pair!r} is not of the form key=value")
+        try:
+            overrides[key.strip()] = _scalar(value)
+        except yaml.YAMLError:
+            raise UserError(f"override {pair!r}: the value is not readable YAML; quote it") from None
+    return overrides
+
+
+def _scalar(text: str) -> Any:
+    """YAML reads ``3e-4`` as text (it wants ``3.0e-4``); people write the former."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,32 @@
+"""What this machine offers: versions, device and dtype, data and keys."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def examine(data_dir: str | None = None) -> dict[str, Any]:
+    """Findings by name, as plain values; a key is only said to be set, never shown."""
+    import torch
+
+    from socratic.lm.load import default_device, has_bf16
+    from socratic.tasks import TASKS
+
+    device = default_device()
+    folder = data_dir or os.environ.get("SOCRATIC_DATA")
+    found = [name for name, task in TASKS.items() if folder and task.is_in(Path(folder))]
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("socratic", "torch", "transformers", "peft", "datasets", "openai")},
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "dtype": "bf16" if has_bf16(device) else "fp32 (no bf16 in hardware)",
+        "C++ compiler": shutil.which("c++") or "none (not needed)",
+        "data folder": folder or "none (set SOCRATIC_DATA or pass --data-dir; else the Hub is asked)",
+        "data sets there": ", ".join(found) or "none",
+        "OPENAI_API_KEY": "set" if os.environ.get("OPENAI_API_KEY") else "not set (needed for endpoints only)",
+    }

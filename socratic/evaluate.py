@@ -1,0 +1,373 @@
+"""Solver x problems -> traces, scores, metrics, in a run folder that can be killed and continued at any point.
+
+A run folder holds ``config.yaml`` (the resolved settings), ``env.json``, ``problems.jsonl``, ``traces.jsonl`` (in order
+of completion), and once complete ``scores.jsonl`` (in order of the problems) and ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from socratic import answers, stats, store
+from socratic.types import Problem, Score, ScoreReason, StopReason, Trace, UserError
+
+Resume = Literal["never", "if-possible", "always"]
+Metrics = dict[str, Any]
+Solve = Callable[[list[tuple[Problem, int]]], Iterator[Trace]]
+
+_PACKAGES = ("socratic", "torch", "transformers")
+_NAMED = 3  # how many problem ids a message lists
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as read from disk; ``scores`` is empty and ``metrics`` None where the run is not complete."""
+
+    path: Path
+    config: dict[str, Any]
+    problems: tuple[Problem, ...]
+    traces: tuple[Trace, ...]
+    scores: tuple[Score, ...]
+    metrics: Metrics | None
+
+    @property
+    def samples(self) -> int:
+        """Samples a problem."""
+        return int(self.config["samples"])
+
+
+def score_trace(problem: Problem, trace: Trace) -> Score:
+    """The decision on one trace; a trace that ran out of context is scored as truncated."""
+    truncated = trace.stop_reason == "overlong"
+    score = answers.score(trace.raw, problem.answer, problem.answer_type, problem.choices, truncated=truncated)
+    return replace(score, problem_id=trace.problem_id, sample=trace.sample)
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    solve: Solve,
+    out: Path,
+    settings: Mapping[str, Any],
+    samples: int = 1,
+    resume: Resume = "if-possible",
+    on_trace: Callable[[Trace, Score], None] | None = None,
+) -> Metrics:
+    """Solve every problem ``samples`` times, keep each trace as it completes, and return `measure`'s metrics.
+
+    ``settings`` holds, as plain JSON values, all that can change a result (solver, checkpoints' hashes, decoding, seed,
+    prompt version) and nothing that cannot (batch size, device). ``solve`` gets the pairs (problem, sample) that have
+    no trace yet and yields their traces in any order; it is not called where none is missing. An interrupted run
+    continues on the next call.
+
+    ``resume`` says what happens to a run that already stands in ``out``: ``never`` refuses it; ``if-possible``
+    continues it where settings and problems are the same; ``always`` continues in spite of differences and notes them
+    in ``env.json``. Raises `UserError` for a refused or foreign folder, one that another process holds, stored traces
+    that do not belong to the problems, and ``problems`` that are empty or share an id; `ValueError` for a solver that
+    does not answer exactly what it was asked.
+    """
+    _check_request(problems, samples)
+    config = _plain({**settings, "samples": samples})
+    with store.lock(out):
+        _open_run(out, config, problems, resume)
+        with store.JsonlAppender(out / "traces.jsonl") as log:
+            traces = _read_traces(out, problems, samples)
+            done = {(trace.problem_id, trace.sample) for trace in traces}
+            pending = [(p, k) for p in problems for k in range(samples) if (p.id, k) not in done]
+            if pending:
+                (out / "metrics.json").unlink(missing_ok=True)
+                for trace, score in _solve_pending(pending, solve):
+                    log.append(trace.to_json())
+                    traces.append(trace)
+                    if on_trace:
+                        on_trace(trace, score)
+        return _finish(out, problems, traces)
+
+
+def rescore(run: Path) -> Metrics:
+    """Score a complete run again from its stored traces, with the present scorer and no model."""
+    with store.lock(_existing(run)):
+        loaded = _load_unscored(run)
+        expected = len(loaded.problems) * loaded.samples
+        if len(loaded.traces) < expected:
+            raise UserError(
+                f"{run} has {len(loaded.traces)} of {expected} traces; complete it with the "
+                "`socratic evaluate` command that began it"
+            )
+        return _finish(run, loaded.problems, loaded.traces)
+
+
+def load_run(path: Path) -> Run:
+    """The run in folder ``path``, complete or not; raises `UserError` where it is no run or its files disagree."""
+    run = _load_unscored(path)
+    if not (path / "metrics.json").exists():
+        return run
+    scores = tuple(store.read_records(path / "scores.jsonl", Score))
+    pairs = [(p.id, k) for p in run.problems for k in range(run.samples)]
+    if [(s.problem_id, s.sample) for s in scores] != pairs or len(run.traces) != len(pairs):
+        raise UserError(f"{path / 'scores.jsonl'} does not fit the run's problems; run `socratic score {path}`")
+    return replace(run, scores=scores, metrics=store.read_json(path / "metrics.json"))
+
+
+def measure(traces: Sequence[Trace], scores: Sequence[Score]) -> Metrics:
+    """Metrics of a complete run, which has as many samples for every problem.
+
+    ``correct`` (lenient) and ``strict`` count samples; their ``rate`` is the mean over problems of a problem's share of
+    right samples, and ``low``/``high`` the 95 % Wilson interval **over problems** (conservative with several samples).
+    ``majority`` is None for one sample, else how many problems the most frequent parsed answer solves. ``unparsed`` and
+    ``truncated`` count samples, as do ``reasons`` and ``stop_reasons``; ``mean_steps`` is per sample;
+    ``tokens_per_problem`` and ``seconds_per_problem`` add up a problem's samples.
+    """
+    by_problem = group_scores(scores)
+    problems = len(by_problem)
+    votes = [majority_correct(group) for group in by_problem.values()]
+    stops = _counts((t.stop_reason for t in traces), get_args(StopReason))
+    return {
+        "problems": problems,
+        "samples": len(scores) // problems,
+        "correct": _rate(sum(s.correct for s in scores), len(scores), problems),
+        "strict": _rate(sum(s.strict for s in scores), len(scores), problems),
+        "majority": _rate(sum(votes), problems, problems) if len(scores) > problems else None,
+        "unparsed": sum(s.predicted is None for s in scores),
+        "truncated": stops["overlong"],
+        "reasons": _counts((s.reason for s in scores), get_args(ScoreReason)),
+        "stop_reasons": stops,
+        "mean_steps": sum(len(t.steps) for t in traces) / len(traces),
+        "tokens_per_problem": sum(t.tokens for t in traces) / problems,
+        "seconds_per_problem": sum(t.seconds for t in traces) / problems,
+        "scorer_version": answers.SCORER_VERSION,
+    }
+
+
+def group_scores(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    """Scores by problem id, samples in ascending order."""
+    groups: dict[str, list[Score]] = {}
+    for score in sorted(scores, key=lambda s: s.sample):
+        groups.setdefault(score.problem_id, []).append(score)
+    return groups
+
+
+def majority_correct(samples: Sequence[Score]) -> bool:
+    """Whether the majority answer of one problem's samples is right (lenient); with one sample, whether that one is."""
+    answer = stats.majority([s.predicted for s in samples])
+    return any(s.correct for s in samples if s.predicted == answer)
+
+
+def solved_content(problem: Problem) -> tuple[object, ...]:
+    """What a solver and the scorer read of a problem: two problems of equal content and id are the same problem."""
+    return problem.question, problem.context, problem.choices, problem.answer, problem.answer_type
+
+
+def differing_problems(a: Iterable[Problem], b: Iterable[Problem]) -> list[str]:
+    """Ids that stand in only one of the two, or in both with different content; in order of appearance."""
+    first, second = ({p.id: solved_content(p) for p in problems} for problems in (a, b))
+    return [id for id in first | second if first.get(id) != second.get(id)]
+
+
+def _check_request(problems: Sequence[Problem], samples: int) -> None:
+    if not problems:
+        raise UserError("no problems to evaluate; choose another split or a higher --limit")
+    if samples < 1:
+        raise UserError(f"samples={samples} is too few; use 1 or more")
+    repeated, count = Counter(p.id for p in problems).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"problem id {repeated!r} stands {count} times among the problems; give each its own id")
+
+
+def _solve_pending(pending: list[tuple[Problem, int]], solve: Solve) -> Iterator[tuple[Trace, Score]]:
+    """Traces with their scores; a solver that answers anything but exactly what it was asked raises `ValueError`."""
+    waiting = {(problem.id, sample): problem for problem, sample in pending}
+    for trace in solve(pending):
+        problem = waiting.pop((trace.problem_id, trace.sample), None)
+        if problem is None:
+            raise ValueError(f"the solver returned {trace.problem_id!r} sample {trace.sample}, which was not asked for")
+        yield trace, score_trace(problem, trace)
+    if waiting:
+        raise ValueError(f"the solver returned no trace for {len(waiting)} samples, the first {next(iter(waiting))}")
+
+
+def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], resume: Resume) -> None:
+    """Begin a run in ``out``, or make sure that the one standing there may be continued."""
+    records = [problem.to_json() for problem in problems]
+    if not (out / "config.yaml").exists():
+        for name in ("problems.jsonl", "traces.jsonl", "scores.jsonl", "metrics.json"):
+            if (out / name).exists():
+                raise UserError(f"{out} holds {name} but no config.yaml, so it is no run; choose another folder")
+        store.atomic_write(out / "config.yaml", _to_yaml(config))
+        store.write_json(out / "env.json", {**_environment(), "seed": config.get("seed"), "resumed": []})
+        store.write_jsonl(out / "problems.jsonl", records)
+        return
+    if resume == "never":
+        raise UserError(f"{out} already holds a run; choose another folder or allow it to be continued")
+    differences = _differences(_read_config(out), config)
+    # A kill between the first two files of a run leaves no problems to compare with, and no traces either.
+    if (out / "problems.jsonl").exists() or (out / "traces.jsonl").exists():
+        differences += _problem_differences(out / "problems.jsonl", problems)
+    if differences and resume != "always":
+        raise UserError(
+            f"{out} was made with other settings ({'; '.join(differences)}); choose another folder, "
+            "or resume=always to mix them"
+        )
+    _note_resumption(out, differences)
+    store.atomic_write(out / "config.yaml", _to_yaml(config))
+    store.write_jsonl(out / "problems.jsonl", records)
+
+
+def _note_resumption(out: Path, differences: list[str]) -> None:
+    """Keep on record what changed since the run began: settings, versions, code."""
+    now = _environment()
+    env = store.read_json(out / "env.json") if (out / "env.json").exists() else {**now, "resumed": []}
+    changed = {key: value for key, value in now.items() if env.get(key) != value}
+    if differences or changed:
+        env.setdefault("resumed", []).append({"differences": differences, **changed})
+        store.write_json(out / "env.json", env)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Every setting whose value differs, as ``name: old, now new``."""
+    first, second = _flat(old), _flat(new)
+    absent = "not set"
+    return [
+        f"{name}: {first.get(name, absent)}, now {second.get(name, absent)}"
+        for name in first | second
+        if first.get(name, absent) != second.get(name, absent)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``a.b`` -> text of the value."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = repr(value)
+    return flat
+
+
+def _problem_differences(path: Path, problems: Sequence[Problem]) -> list[str]:
+    stored = list(store.read_records(path, Problem))
+    differing = differing_problems(stored, problems)
+    if not differing:
+        return []
+    return [f"problems: {len(stored)}, now {len(problems)}, of which {len(differing)} differ ({_some(differing)})"]
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+
+
+def _read_traces(out: Path, problems: Sequence[Problem], samples: int) -> list[Trace]:
+    """Stored traces, less a last line that is not whole; one that stands twice or belongs to no problem is refused."""
+    path = out / "traces.jsonl"
+    if not path.exists():
+        return []
+    missing = {(problem.id, sample) for problem in problems for sample in range(samples)}
+    seen: set[tuple[str, int]] = set()
+    traces = []
+    for trace in store.read_records(path, Trace, allow_torn_tail=True):
+        key = (trace.problem_id, trace.sample)
+        if key in seen:
+            raise UserError(f"{path} holds problem {key[0]!r} sample {key[1]} twice; remove one of the two lines")
+        if key not in missing:
+            raise UserError(
+                f"{path} holds problem {key[0]!r} sample {key[1]}, which is not among the run's "
+                f"{len(problems)} problems with {samples} samples each; choose another folder"
+            )
+        seen.add(key)
+        traces.append(trace)
+    return traces
+
+
+def _load_unscored(path: Path) -> Run:
+    config = _read_config(_existing(path))
+    if not isinstance(config.get("samples"), int):
+        raise UserError(f"{path / 'config.yaml'} has no whole number 'samples'; it is not the configuration of a run")
+    problems = tuple(store.read_records(path / "problems.jsonl", Problem))
+    traces = tuple(_read_traces(path, problems, config["samples"]))
+    return Run(path, config, problems, traces, (), None)
+
+
+def _finish(out: Path, problems: Sequence[Problem], traces: Sequence[Trace]) -> Metrics:
+    """Score complete ``traces`` and write scores and metrics."""
+    order = {problem.id: i for i, problem in enumerate(problems)}
+    ordered = sorted(traces, key=lambda t: (order[t.problem_id], t.sample))
+    scores = [score_trace(problems[order[trace.problem_id]], trace) for trace in ordered]
+    metrics = measure(ordered, scores)
+    store.write_jsonl(out / "scores.jsonl", (score.to_json() for score in scores))
+    store.write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _rate(count: int, of: int, problems: int) -> dict[str, Any]:
+    rate = count / of
+    low, high = stats.wilson(rate * problems, problems)
+    return {"count": count, "rate": rate, "low": low, "high": high}
+
+
+def _counts(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:
+    counted = Counter(values)
+    return {name: counted[name] for name in names}
+
+
+def _existing(path: Path) -> Path:
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path} holds no run (it has no config.yaml); give the folder that `socratic evaluate` wrote")
+    return path
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is not the configuration of a run; restore it or choose another folder")
+    return config
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` as it will be read back, so that old and new compare equal."""
+    return dict(yaml.safe_load(_to_yaml(config)))
+
+
+def _to_yaml(config: dict[str, Any]) -> bytes:
+    return bytes(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, encoding="utf-8"))
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this package runs from, ``-dirty`` where it was edited; None when installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() or None

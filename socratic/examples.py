@@ -1,0 +1,65 @@
+"""Chain -> training examples: token ids and the label mask.
+
+Causal models get **one example per problem**: one causal pass with several learned segments is exactly the sum over the
+per-slot examples, since segments are tokenised alone. Encoder-decoders get one example per learned slot: the encoder
+reads all ids so far, END included, and the decoder writes the slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from socratic.calculator import canonicalise
+from socratic.prompts import render_chain
+from socratic.tokens import Codec, learned_text
+from socratic.types import Chain, Example, QGSees, Role
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode(
+    chain: Chain, role: Role, tokenizer: PreTrainedTokenizerBase, qg_sees: QGSees = "answers"
+) -> tuple[list[int], list[bool]]:
+    """One causal training sample of ``chain`` for ``role``: its ids, and for each whether it is learned (equal length).
+
+    Learned are exactly the texts of the role's slots, each with its END; the problem and all markers are given.
+    """
+    example = causal_example(chain, role, Codec(tokenizer), qg_sees)
+    return list(example.ids), list(example.learned)
+
+
+def causal_example(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Example:
+    """The one example of a causal model for this chain; see `encode`."""
+    ids, learned = [], []
+    for segment, is_learned in _segments(chain, role, codec, qg_sees):
+        ids += segment
+        learned += [is_learned] * len(segment)
+    return Example(chain.problem_id, tuple(ids), tuple(learned))
+
+
+def slot_examples(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Iterator[Example]:
+    """One example per learned slot: ``source`` is everything before it, marker included; ``ids`` the slot and END."""
+    source: list[int] = []
+    for segment, is_learned in _segments(chain, role, codec, qg_sees):
+        if is_learned:
+            yield Example(chain.problem_id, tuple(segment), (True,) * len(segment), tuple(source))
+        source += segment
+
+
+def build_examples(
+    chains: Iterable[Chain], role: Role, codec: Codec, qg_sees: QGSees = "answers", encoder_decoder: bool = False
+) -> list[Example]:
+    """The training examples of many chains for one role, in order."""
+    if encoder_decoder:
+        return [example for chain in chains for example in slot_examples(chain, role, codec, qg_sees)]
+    return [causal_example(chain, role, codec, qg_sees) for chain in chains]
+
+
+def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees) -> Iterator[tuple[list[int], bool]]:
+    text, slots = render_chain(chain, role, qg_sees)
+    yield codec.problem(text), False
+    for slot in slots:
+        yield codec.marker(slot.kind), False
+        yield codec.slot(learned_text(canonicalise(slot.text))), slot.learned

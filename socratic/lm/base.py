@@ -1,0 +1,179 @@
+"""The one interface of every model: sessions that are appended to, and slots decoded in batches.
+
+A `Session` is one model's view of one problem's transcript. It only grows, or is cropped to an earlier mark, so a model
+may keep its KV cache beside it. A loop writes what others said into a session and then asks for the next slot with a
+`Request`; `LM.submit` queues requests of many problems and `LM.step` advances all of them together by a few tokens,
+returning those that ended. An engine that keeps rows resident, joins and leaves them at will, fits behind `step`.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from socratic.calculator import calculate, format_result, pending
+from socratic.prompts import SlotKind
+from socratic.tokens import Codec
+from socratic.types import CalculatorError, Completion, QGSees
+
+
+class Session(Protocol):
+    """One model's transcript of one problem."""
+
+    def write_problem(self, text: str) -> None:
+        """Append the given first segment and END."""
+
+    def write_marker(self, kind: SlotKind) -> None:
+        """Append a slot's marker."""
+
+    def write_slot(self, text: str) -> None:
+        """Append a slot's text, as another model wrote it (unstripped), and END; ``""`` is QG's stop."""
+
+    def mark(self) -> int:
+        """The place reached, for `crop`."""
+
+    def crop(self, mark: int) -> None:
+        """Forget everything behind ``mark``."""
+
+
+@dataclass(eq=False)
+class Request:
+    """A slot to be written by the session's model, behind a marker already in the session.
+
+    ``temperature`` 0 is greedy; otherwise ``rng`` supplies one uniform number a decoded token, so that a sample depends
+    on its seed alone and not on the batch it is decoded in. ``completion`` is set when the slot has ended; only a slot
+    that ended in END stays in the session. ``partial`` is the text so far.
+    """
+
+    lm: LM
+    session: Session
+    kind: SlotKind
+    max_tokens: int
+    calculator: bool
+    temperature: float = 0.0
+    rng: random.Random = field(default_factory=random.Random)
+    partial: str = ""
+    completion: Completion | None = None
+
+
+class LM(ABC):
+    """A model of any role."""
+
+    name: str
+    qg_sees: QGSees = "answers"
+    has_calculator: bool = True
+    """Whether slots of this model can be interrupted for the calculator's results."""
+    calculator_default: bool = True
+    parameters: int | None = None
+    fingerprint: str | None = None
+    """SHA-256 of what decides this model's output, where it is known."""
+    dtype: str = ""
+
+    @abstractmethod
+    def session(self) -> Session:
+        """A new, empty session."""
+
+    @abstractmethod
+    def submit(self, request: Request) -> None:
+        """Queue a request; its session must belong to this model and have no other request under way."""
+
+    @abstractmethod
+    def step(self, tokens: int) -> list[Request]:
+        """Advance all queued requests by up to ``tokens`` tokens; return those that ended, their completion set."""
+
+    @property
+    @abstractmethod
+    def waiting(self) -> int:
+        """How many submitted requests have not ended."""
+
+
+class TokenSession:
+    """The transcript as token ids; ``cache`` is the model's own, of the first ``cached`` ids."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.ids: list[int] = []
+        self.cache: Any = None
+        self.cached = 0
+
+    def write_problem(self, text: str) -> None:
+        self.ids += self.codec.problem(text)
+
+    def write_marker(self, kind: SlotKind) -> None:
+        self.ids += self.codec.marker(kind)
+
+    def write_slot(self, text: str) -> None:
+        self.ids += self.codec.slot(text)
+
+    def mark(self) -> int:
+        return len(self.ids)
+
+    def crop(self, mark: int) -> None:
+        del self.ids[mark:]
+        self.cached = min(self.cached, mark)
+
+
+class Decoding:
+    """One slot while it is written: the stop test and the calculator, token by token, whatever the model.
+
+    ``forced`` holds the calculator's result to be ingested next in place of what the model would say. Its tokens go
+    through `push` like any other. ``start`` is the session's length before the slot; ``positions`` the model's limit.
+    """
+
+    def __init__(self, request: Request, session: TokenSession, positions: int | None = None) -> None:
+        self.request, self.session, self.codec = request, session, session.codec
+        self.start = len(session.ids)
+        self.limit = min(request.max_tokens, positions - self.start if positions else request.max_tokens)
+        self.forced: deque[int] = deque()
+        self.decoded = 0
+        if self.limit < 1:
+            self._end("overlong")
+
+    @property
+    def ended(self) -> bool:
+        return self.request.completion is not None
+
+    def push(self, token: int) -> None:
+        """Take the model's next token, or the next forced one."""
+        if self.forced:
+            token = self.forced.popleft()
+            self.session.ids.append(token)
+        else:
+            self.decoded += 1
+            if token == self.codec.end_id:
+                self.session.ids.append(token)
+                return self._end(None)
+            if token in self.codec.special_ids:
+                return self._end("invalid_output")
+            self.session.ids.append(token)
+            if self.request.calculator and self.codec.has_equals(token):
+                self._calculate()
+        if len(self.session.ids) - self.start >= self.limit:
+            self._end("overlong")
+        return None
+
+    def text(self) -> str:
+        """The slot's text so far."""
+        return self.codec.decode([i for i in self.session.ids[self.start :] if i != self.codec.end_id])
+
+    def _calculate(self) -> None:
+        expression = pending(self.text())
+        if expression is None:
+            return
+        try:
+            result = format_result(calculate(expression))
+        except CalculatorError:
+            return  # left to the model
+        self.forced.extend(self.codec.text(f"{result}>>"))
+
+    def _end(self, fault: Any) -> None:
+        text = self.text()
+        if fault is not None:
+            self.session.crop(self.start)
+        self.request.partial = text
+        self.request.completion = Completion(text, fault, self.decoded)
+
+

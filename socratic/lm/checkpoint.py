@@ -1,0 +1,108 @@
+"""What a student's folder says of itself: ``socratic.json`` and the model card, written with the weights.
+
+The end token is recorded by id and text and checked on load: a student trained to stop at one token and read with
+another never stops (a GGUF's end token differs between transformers versions).
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from socratic.config import Settings
+from socratic.prompts import TRANSCRIPT_VERSION
+from socratic.store import atomic_write, read_json, write_json
+from socratic.tokens import Codec
+from socratic.types import QGSees, Role, UserError
+
+CARD = "socratic.json"
+
+
+class Base(Settings):
+    """The model a student was trained from: where it lay and what it held, so that an adapter finds it again."""
+
+    location: str
+    sha256: str | None
+
+
+class Card(Settings):
+    """All that `solve` must know of a trained student, and what made it."""
+
+    role: Role
+    qg_sees: QGSees = "answers"
+    calculator: bool
+    """Whether loops stop for the calculator unless told otherwise."""
+    transcript: str = TRANSCRIPT_VERSION
+    end_id: int
+    end_text: str
+    substitutions: dict[str, str] = {}
+    base: Base
+    adapter: bool
+    parameters: int
+    data: dict[str, Any]
+    """``source``, ``chains`` and ``sha256`` of the training chains."""
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether the folder is a trained student of this package."""
+    return (folder / CARD).is_file()
+
+
+def read_card(folder: Path) -> Card:
+    """The card in ``folder``; raises `UserError` where it is unreadable or of another transcript version."""
+    card = Card.parse(read_json(folder / CARD), where=f"{folder / CARD} field")
+    if card.transcript != TRANSCRIPT_VERSION:
+        raise UserError(
+            f"{folder} was trained on transcript version {card.transcript}, this is {TRANSCRIPT_VERSION}; train it again"
+        )
+    return card
+
+
+def check_end(card: Card, codec: Codec, folder: Path) -> None:
+    """Raise `UserError` where the tokenizer's end token is not the one the student learned to stop at."""
+    if (card.end_id, card.end_text) != (codec.end_id, codec.end_text):
+        raise UserError(
+            f"{folder} was trained to end at {card.end_text!r} ({card.end_id}), but its tokenizer now ends at "
+            f"{codec.end_text!r} ({codec.end_id}); use the transformers version it was trained with, or train it again"
+        )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the weights."""
+    return {name: version(name) for name in ("socratic", "torch", "transformers", "peft", "tokenizers")}
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write ``socratic.json`` and a model card ``README.md``."""
+    write_json(folder / CARD, card.model_dump())
+    atomic_write(folder / "README.md", _model_card(folder.name, card).encode())
+
+
+def _model_card(name: str, card: Card) -> str:
+    what = {
+        "qg": "asks the next sub-question of a problem"
+        + (", reading the answers so far" if card.qg_sees == "answers" else ", reading only the problem and its own questions"),
+        "qa": "answers the sub-questions of a problem and gives the final answer",
+        "unified": "asks and answers the sub-questions of a problem",
+        "cot": "writes a chain of thought and the final answer",
+        "answer": "writes the final answer at once",
+    }[card.role]
+    rows = {
+        "base": card.base.location,
+        "parameters": f"{card.parameters:,}",
+        "kind": "LoRA adapter" if card.adapter else "full model",
+        "trained on": f"{card.data.get('chains')} chains of {card.data.get('source')}",
+        "ends at": f"`{card.end_text}`",
+        "calculator": "on by default" if card.calculator else "off by default",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    metrics = "\n".join(f"| {key} | {value} |" for key, value in card.metrics.items())
+    return (
+        f"---\ntags: [socratic, {card.role}]\n---\n# {name}\n\nA student of `socratic`, role **{card.role}**: it {what}.\n\n"
+        f"| | |\n|---|---|\n{table}\n\n## Training\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
+        f"`socratic.json` beside this file holds the settings, the data's hash and the library versions.\n"
+    )

@@ -1,0 +1,114 @@
+"""An OpenAI-compatible chat endpoint as the model of any role.
+
+It reads the transcript as text under a short instruction for the slot that is wanted (``prompts/roles``). Sessions hold
+text, so nothing is cached here; the calculator cannot interrupt a reply and is off.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from socratic.lm.base import LM, Request
+from socratic.prompts import MARKERS, PROMPTS_DIR, SlotKind
+from socratic.types import Completion, UserError
+
+_IN_FLIGHT = 8
+_DONE = "DONE"
+
+
+class TextSession:
+    """The transcript as pieces of text."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def write_problem(self, text: str) -> None:
+        self.pieces.append(text)
+
+    def write_marker(self, kind: SlotKind) -> None:
+        self.pieces.append(MARKERS[kind])
+
+    def write_slot(self, text: str) -> None:
+        self.pieces.append(f" {text.strip()}")
+
+    def mark(self) -> int:
+        return len(self.pieces)
+
+    def crop(self, mark: int) -> None:
+        del self.pieces[mark:]
+
+
+class EndpointLM(LM):
+    """Chat Completions at ``base_url`` (the SDK's own default and ``OPENAI_BASE_URL`` where None).
+
+    The key comes from ``OPENAI_API_KEY``. A refused key or an unknown model raises `UserError`; any other failure that
+    outlives the SDK's retries is the fault ``model_error`` on that slot.
+    """
+
+    has_calculator = False
+    calculator_default = False
+
+    def __init__(self, model: str, base_url: str | None = None) -> None:
+        import openai
+
+        try:
+            self._client = openai.OpenAI(base_url=base_url, timeout=120)
+        except openai.OpenAIError:
+            raise UserError(
+                f"the endpoint of {model!r} needs a key: set OPENAI_API_KEY (any text for a local server)"
+            ) from None
+        self.name = model
+        self._queue: list[Request] = []
+        self._instructions = {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in MARKERS}
+
+    def session(self) -> TextSession:
+        return TextSession()
+
+    def submit(self, request: Request) -> None:
+        self._queue.append(request)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def step(self, tokens: int) -> list[Request]:
+        """All queued requests to their ends, several in flight at once."""
+        requests, self._queue = self._queue, []
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            for request, completion in zip(requests, pool.map(self._complete, requests), strict=True):
+                request.completion = completion
+                if completion.fault is None:
+                    request.session.write_slot(completion.text)
+        return requests
+
+    def _complete(self, request: Request) -> Completion:
+        import openai
+
+        assert isinstance(request.session, TextSession)
+        messages: Any = [
+            {"role": "system", "content": self._instructions[request.kind]},
+            {"role": "user", "content": "".join(request.session.pieces)},
+        ]
+        try:
+            reply = self._client.chat.completions.create(
+                model=self.name,
+                messages=messages,
+                max_completion_tokens=request.max_tokens,
+                temperature=request.temperature,
+                seed=request.rng.getrandbits(31),
+            )
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise UserError(f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name") from None
+        except openai.OpenAIError as error:
+            return Completion("", "model_error", 0, f"{type(error).__name__}: {error}"[:300])
+        if not reply.choices or reply.choices[0].message.content is None:
+            return Completion("", "model_error", 0, "the reply holds no text")
+        used = reply.usage.completion_tokens if reply.usage else 0
+        text = reply.choices[0].message.content.strip()
+        if reply.choices[0].finish_reason == "length":
+            return Completion(text, "overlong", used)
+        if request.kind == "question" and text.strip(" .") == _DONE:
+            text = ""
+        # a one-line slot stays one line, so that it cannot pose as the next marker
+        return Completion(" ".join(text.split()) if request.kind == "question" else text, None, used)

@@ -1,0 +1,172 @@
+"""``MODEL`` -> a model: a Hub id, a folder, a ``.gguf`` file, a trained student, or an endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from socratic.lm.base import LM
+from socratic.lm.checkpoint import Base, Card, check_end, is_checkpoint, read_card
+from socratic.store import check_manifest, hash_file, hash_json
+from socratic.tokens import Codec
+from socratic.types import UserError
+
+ENDPOINT = "openai:"
+
+
+@dataclass
+class Pretrained:
+    """A dense model with its tokenizer, and where they came from."""
+
+    model: Any
+    tokenizer: Any
+    base: Base
+
+
+def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM:
+    """The model of a role, ready to solve.
+
+    ``model``: a student's folder, a plain model folder, a Hub id, a ``.gguf`` file, or ``openai:NAME[@BASE_URL]``.
+    ``device`` defaults to the first GPU, else the CPU; ``dtype`` is ``fp32``, ``bf16`` or ``auto`` (bf16 where the
+    device computes in it). Raises `UserError` for a model that cannot be found, is torn, or has another end token.
+    """
+    if model.startswith(ENDPOINT):
+        from socratic.lm.endpoint import EndpointLM
+
+        name, _, url = model.removeprefix(ENDPOINT).partition("@")
+        return EndpointLM(name, url or None)
+
+    from socratic.lm.causal import CausalLM
+    from socratic.lm.seq2seq import Seq2SeqLM
+
+    device = device or default_device()
+    folder = Path(model)
+    card: Card | None = None
+    if is_checkpoint(folder):
+        pretrained, card = load_student(folder, torch_dtype(dtype, device))
+    else:
+        pretrained = load_pretrained(model, torch_dtype(dtype, device))
+    codec = Codec(pretrained.tokenizer)
+    kind = Seq2SeqLM if pretrained.model.config.is_encoder_decoder else CausalLM
+    lm: LM = kind(pretrained.model.to(device), codec, folder.name or model)
+    lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
+    if card is not None:
+        check_end(card, codec, folder)
+        lm.qg_sees, lm.calculator_default = card.qg_sees, card.calculator
+    return lm
+
+
+def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
+    """A trained student, an adapter merged into its base; raises `UserError` where it is torn or its base has changed."""
+    if problem := check_manifest(folder):
+        raise UserError(f"{folder} is not a whole checkpoint ({problem}); train it again, or resume its training")
+    card = read_card(folder)
+    if not card.adapter:
+        return load_pretrained(str(folder), dtype), card
+    import peft
+
+    base = load_pretrained(card.base.location, dtype)
+    if base.base.sha256 != card.base.sha256:
+        raise UserError(
+            f"the base of {folder}, {card.base.location}, is not the one it was trained on (its sha256 differs); "
+            "restore that file"
+        )
+    merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
+    record = Base(location=str(folder.resolve()), sha256=hash_json([base.base.sha256, _hash_weights(folder)]))
+    return Pretrained(merged, load_tokenizer(str(folder)), record), card
+
+
+def load_pretrained(model: str, dtype: Any) -> Pretrained:
+    """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    path = Path(model)
+    if path.suffix == ".gguf":
+        return _load_gguf(path, dtype)
+    try:
+        config = AutoConfig.from_pretrained(model)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        loaded = auto.from_pretrained(model, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"{model!r} cannot be loaded as a model ({reason}); give a folder with safetensors, a Hub id or a .gguf file"
+        ) from None
+    digest = _hash_weights(path) if path.is_dir() else getattr(config, "_commit_hash", None)
+    location = str(path.resolve()) if path.is_dir() else model
+    return Pretrained(loaded, load_tokenizer(model), Base(location=location, sha256=digest))
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a folder or Hub id."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{model!r} holds no usable tokenizer ({str(error).splitlines()[0][:200]})") from None
+
+
+def load_gguf_tokenizer(path: Path) -> Any:
+    """The tokenizer of a GGUF file, with the special tokens that the file's own metadata names."""
+    import gguf
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    fields = gguf.GGUFReader(str(path)).fields
+    for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+        field = fields.get(f"tokenizer.ggml.{key}_token_id")
+        if field is not None:
+            setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(int(field.contents())))
+    return tokenizer
+
+
+def _load_gguf(path: Path, dtype: Any) -> Pretrained:
+    """A dequantized GGUF as a plain model: its own config without the quantization, which could not be saved."""
+    from transformers import AutoModelForCausalLM
+
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; give the path of a .gguf file")
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as GGUF ({str(error).strip().splitlines()[0][:200]})") from None
+    tokenizer = load_gguf_tokenizer(path)
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    settings |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    plain = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=dtype)
+    plain.load_state_dict(loaded.state_dict())
+    plain.tie_weights()
+    return Pretrained(plain, tokenizer, Base(location=str(path.resolve()), sha256=hash_file(path)))
+
+
+def _hash_weights(folder: Path) -> str:
+    return hash_json({file.name: hash_file(file) for file in sorted(folder.glob("*.safetensors"))})
+
+
+def default_device() -> str:
+    """The first CUDA GPU where there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def torch_dtype(name: str, device: str) -> Any:
+    """``fp32`` / ``bf16`` / ``auto`` as a torch dtype; auto is bf16 where the device has it in hardware."""
+    import torch
+
+    if name == "auto":
+        name = "bf16" if has_bf16(device) else "fp32"
+    if name not in ("fp32", "bf16"):
+        raise UserError(f"unknown dtype {name!r}; use auto, fp32 or bf16")
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def has_bf16(device: str) -> bool:
+    """Whether matrix products in bf16 run in hardware there."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

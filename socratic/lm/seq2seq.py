@@ -1,0 +1,80 @@
+"""Encoder-decoder students: the encoder reads the whole transcript so far, the decoder writes one slot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.causal import choose
+from socratic.tokens import Codec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Seq2SeqLM(LM):
+    """A transformers encoder-decoder behind the `LM` interface.
+
+    History cannot be reused from turn to turn: an encoder's states all change when the transcript grows. A step decodes
+    all queued requests as one batch to their ends, whatever number of tokens was asked for.
+    """
+
+    def __init__(self, model: Any, codec: Codec, name: str) -> None:
+        self.model, self.codec, self.name = model.eval(), codec, name
+        self.has_calculator = codec.exact
+        self.parameters = model.num_parameters()
+        self._rows: list[Decoding] = []
+
+    def session(self) -> TokenSession:
+        return TokenSession(self.codec)
+
+    def submit(self, request: Request) -> None:
+        assert isinstance(request.session, TokenSession)
+        self._rows.append(Decoding(request, request.session))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rows)
+
+    def step(self, tokens: int) -> list[Request]:
+        import torch
+
+        rows, self._rows = self._rows, []
+        if rows:
+            with torch.inference_mode():
+                self._decode(rows)
+        return [row.request for row in rows]
+
+    def _decode(self, rows: list[Decoding]) -> None:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        device = self.model.device
+        sources, mask = pad([row.session.ids for row in rows], device)
+        encoded = self.model.get_encoder()(input_ids=sources, attention_mask=mask).last_hidden_state
+        inputs = [[self.model.config.decoder_start_token_id]] * len(rows)
+        cache = None
+        while not all(row.ended for row in rows):
+            out = self.model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+                attention_mask=mask,
+                decoder_input_ids=torch.tensor(inputs, device=device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = out.past_key_values
+            chosen = choose(out.logits[:, -1], rows)
+            for b, row in enumerate(rows):
+                if not row.ended:
+                    row.push(chosen[b])
+            inputs = [row.session.ids[-1:] for row in rows]
+
+
+def pad(rows: list[list[int]], device: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids, padded on the right with 0, [rows, longest]; and their attention mask, by length, never by id."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return ids, (torch.arange(longest, device=device) < lengths[:, None]).long()

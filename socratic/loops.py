@@ -1,0 +1,333 @@
+"""The loops: QG and QA in turn until the problem is solved, and the one-model baselines, in one shape.
+
+Every loop is a generator that writes into sessions, yields a `Request` for each slot it wants, and returns what came of
+it; nothing in a loop knows how many problems are solved at once. `solve` runs many, `stream` one, token by token.
+(Shridhar et al. 2212.00193, section 3.3: QG and QA alternate at test time without the large model.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+
+from socratic.config import Settings
+from socratic.lm.base import LM, Request, Session
+from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_problem, render_raw
+from socratic.types import Completion, Problem, QGSees, Step, StopReason, Trace, UserError
+
+Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
+SOLVERS: tuple[Solver, ...] = ("socratic", "tied", "unified", "cot", "answer")
+
+_CHUNK = 8
+"""Tokens a model advances before rows that ended are exchanged for waiting ones."""
+
+
+class SolveSettings(Settings):
+    """What decides a trace, apart from the models."""
+
+    solver: Solver = Field("socratic", description="the loop: socratic (QG and QA), tied, unified, cot or answer")
+    qg_sees: QGSees | None = Field(None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset")
+    calculator: bool | None = Field(None, description="compute <<expr= for the students; the checkpoint's default if unset")
+    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    seed: int = Field(0, description="of sampling; a sample depends on seed, problem and sample index alone")
+    max_steps: int = Field(16, ge=1, description="sub-questions before the loop is stopped (gold has at most 11)")
+    max_tokens: int = Field(256, ge=1, description="tokens of one sub-question, sub-answer or final answer")
+    max_rationale_tokens: int = Field(512, ge=1, description="tokens of the one slot of a chain of thought")
+
+    def check_models(self, qg: object, qa: object, lm: object) -> None:
+        """Raise `UserError` for a model that the solver needs and has not, or has and does not need."""
+        if self.solver == "socratic":
+            if qg is None or qa is None or lm is not None:
+                raise UserError("solver 'socratic' needs the two students qg and qa, and no lm")
+        elif lm is None or qg is not None or qa is not None:
+            raise UserError(f"solver {self.solver!r} needs the one student lm, and neither qg nor qa")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of a solution as it is written: ``text`` is what came since the last event of this slot.
+
+    Kinds: the slot kinds; ``done`` marks the end of a slot, ``fault`` why it was dropped; the last event has the trace.
+    """
+
+    kind: SlotKind | Literal["trace"]
+    text: str = ""
+    done: bool = False
+    fault: str | None = None
+    trace: Trace | None = None
+
+
+@dataclass
+class _Outcome:
+    """A solution in the making."""
+
+    stop_reason: StopReason = "finished"
+    steps: list[Step] = field(default_factory=list)
+    slots: list[str] = field(default_factory=list)
+    answer: str | None = None
+    error: str | None = None
+    tokens: int = 0
+    last: Completion | None = None
+
+    def take(self, completion: Completion | None) -> str | None:
+        """Count a slot; its text, or None where it is rejected, the stop reason then set."""
+        assert completion is not None
+        self.last = completion
+        self.tokens += completion.tokens
+        if completion.fault is not None:
+            self.stop_reason, self.error = completion.fault, completion.error
+        elif not completion.text.strip():
+            self.stop_reason = "empty_output"
+        else:
+            return completion.text
+        return None
+
+
+Loop = Generator[tuple[LM, Session, SlotKind], Completion, _Outcome]
+
+
+def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int) -> Loop:
+    """QG asks, QA answers, in two sessions; one shared session where ``qg is qa``."""
+    out = _Outcome()
+    ask = qg.session()
+    reply = ask if qg is qa else qa.session()
+    sessions = [ask] if ask is reply else [ask, reply]
+    for session in sessions:
+        session.write_problem(render_problem(problem))
+    marks = [session.mark() for session in sessions]
+    out.stop_reason = "max_steps"
+    while len(out.steps) < max_steps:
+        ask.write_marker("question")
+        completion = yield qg, ask, "question"
+        if completion.fault is None and not completion.text:
+            out.stop_reason, out.tokens = "finished", out.tokens + completion.tokens
+            break
+        question = out.take(completion)
+        if question is None:
+            break
+        if reply is not ask:
+            reply.write_marker("question")
+            reply.write_slot(question)
+        reply.write_marker("answer")
+        answer = out.take((yield qa, reply, "answer"))
+        if answer is None:
+            break
+        step = Step(question.strip(), answer.strip())
+        if _normalised(step) in map(_normalised, out.steps):
+            out.stop_reason = "repeated_step"
+            break
+        if reply is not ask and qg_sees == "answers":
+            ask.write_marker("answer")
+            ask.write_slot(answer)
+        out.steps.append(step)
+        out.slots += [step.question, step.answer]
+        marks = [session.mark() for session in sessions]
+
+    reply.crop(marks[-1])  # whatever stopped it, the final slot follows the prefix it was trained on
+    reply.write_marker("question")
+    reply.write_slot("")
+    return (yield from _final_slot(out, qa, reply))
+
+
+def _single(problem: Problem, lm: LM, with_rationale: bool) -> Loop:
+    """Chain of thought as a loop of one step, or the bare answer."""
+    out = _Outcome()
+    session = lm.session()
+    session.write_problem(render_problem(problem))
+    if with_rationale:
+        mark = session.mark()
+        session.write_marker("answer")
+        rationale = out.take((yield lm, session, "answer"))
+        if rationale is None:
+            session.crop(mark)
+        else:
+            out.steps.append(Step("", rationale.strip()))
+            out.slots.append(rationale)
+    return (yield from _final_slot(out, lm, session))
+
+
+def _final_slot(out: _Outcome, lm: LM, session: Session) -> Loop:
+    session.write_marker("final")
+    answer = out.take((yield lm, session, "final"))
+    out.answer = answer.strip() if answer is not None else None
+    return out
+
+
+def _normalised(step: Step) -> tuple[str, str]:
+    return " ".join(step.question.split()), " ".join(step.answer.split())
+
+
+@dataclass(eq=False)
+class _Job:
+    """One problem's loop while it runs; ``seconds`` is its share of the time of the steps it was in."""
+
+    problem: Problem
+    sample: int
+    loop: Loop
+    rng: random.Random
+    seconds: float = 0.0
+
+
+class Solving:
+    """A solver with its models: checks that they fit, and runs jobs (problem, sample) to traces.
+
+    Raises `UserError` for a missing or superfluous model, and for a calculator asked of a model that cannot stop for it.
+    """
+
+    def __init__(
+        self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
+    ) -> None:
+        settings.check_models(qg, qa, lm)
+        self.settings = settings
+        self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
+        self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
+        able = all(model.has_calculator for model in self.models)
+        if settings.calculator and not able:
+            name = next(model.name for model in self.models if not model.has_calculator)
+            raise UserError(f"the calculator cannot interrupt {name}; pass --calculator off")
+        default = able and all(model.calculator_default for model in self.models)
+        self.calculator = default if settings.calculator is None else settings.calculator
+        self._qg, self._qa, self._lm = qg, qa, lm
+
+    @property
+    def name(self) -> str:
+        """The solver's name in traces: `iterative` or `plan` for a QG/QA pair."""
+        if self.settings.solver != "socratic":
+            return self.settings.solver
+        return "iterative" if self.qg_sees == "answers" else "plan"
+
+    def record(self) -> dict[str, Any]:
+        """All that decides a trace, as plain values: settings, and each model's name and fingerprint."""
+        given = {"qg": self._qg, "qa": self._qa, "lm": self._lm}
+        models = {role: {"name": m.name, "sha256": m.fingerprint, "dtype": m.dtype} for role, m in given.items() if m}
+        resolved = {"qg_sees": self.qg_sees, "calculator": self.calculator, "transcript": TRANSCRIPT_VERSION}
+        return {**self.settings.model_dump(), **resolved, "models": models}
+
+    def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
+        """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
+        waiting = iter(jobs)
+        under_way: dict[Request, _Job] = {}
+        exhausted = False
+        while True:
+            while not exhausted and len(under_way) < batch_size:
+                try:
+                    problem, sample = next(waiting)
+                except StopIteration:
+                    exhausted = True
+                    break
+                job = self._start(problem, sample)
+                under_way[self._submit(job, next(job.loop))] = job
+            if not under_way:
+                return
+            model = max(self.models, key=lambda model: model.waiting)
+            aboard = [job for request, job in under_way.items() if request.lm is model]
+            started = time.perf_counter()
+            ended = model.step(_CHUNK)
+            for job in aboard:
+                job.seconds += (time.perf_counter() - started) / len(aboard)
+            for request in ended:
+                job = under_way.pop(request)
+                assert request.completion is not None
+                try:
+                    under_way[self._submit(job, job.loop.send(request.completion))] = job
+                except StopIteration as stop:
+                    yield self._trace(job, stop.value)
+
+    def stream(self, problem: Problem, sample: int = 0) -> Iterator[Event]:
+        """One problem, an `Event` for each new piece of text; the last event carries the trace."""
+        job = self._start(problem, sample)
+        started = time.perf_counter()
+        wanted = next(job.loop)
+        while True:
+            request = self._submit(job, wanted)
+            shown = ""
+            while request.completion is None:
+                request.lm.step(1)
+                text = request.partial.rstrip("\ufffd")
+                if text.startswith(shown) and text != shown:
+                    yield Event(request.kind, text[len(shown) :])
+                    shown = text
+            completion = request.completion
+            yield Event(request.kind, completion.text[len(shown) :], done=True, fault=completion.fault)
+            try:
+                wanted = job.loop.send(completion)
+            except StopIteration as stop:
+                job.seconds = time.perf_counter() - started
+                yield Event("trace", trace=self._trace(job, stop.value))
+                return
+
+    def _start(self, problem: Problem, sample: int) -> _Job:
+        key = f"{self.settings.seed}|{problem.id}|{sample}"
+        rng = random.Random(hashlib.sha256(key.encode()).digest())
+        return _Job(problem, sample, self._loop(problem), rng)
+
+    def _loop(self, problem: Problem) -> Loop:
+        if self._qg is not None and self._qa is not None:
+            return _stepwise(problem, self._qg, self._qa, self.qg_sees, self.settings.max_steps)
+        assert self._lm is not None
+        if self.settings.solver in ("tied", "unified"):
+            return _stepwise(problem, self._lm, self._lm, "answers", self.settings.max_steps)
+        return _single(problem, self._lm, with_rationale=self.settings.solver == "cot")
+
+    def _submit(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
+        lm, session, kind = wanted
+        rationale = self.settings.solver == "cot" and kind == "answer"
+        most = self.settings.max_rationale_tokens if rationale else self.settings.max_tokens
+        request = Request(lm, session, kind, most, self.calculator, self.settings.temperature, job.rng)
+        lm.submit(request)
+        return request
+
+    def _trace(self, job: _Job, out: _Outcome) -> Trace:
+        return Trace(
+            problem_id=job.problem.id,
+            sample=job.sample,
+            solver=self.name,
+            steps=tuple(out.steps),
+            raw=render_raw(out.slots, out.answer),
+            answer=out.answer,
+            stop_reason=out.stop_reason,
+            error=out.error,
+            calculator=self.calculator,
+            tokens=out.tokens,
+            seconds=round(job.seconds, 4),
+            version=TRANSCRIPT_VERSION,
+        )
+
+
+def solve(
+    problems: Iterable[Problem],
+    solver: Solver = "socratic",
+    *,
+    qg: LM | None = None,
+    qa: LM | None = None,
+    lm: LM | None = None,
+    samples: int = 1,
+    batch_size: int = 64,
+    **settings: object,
+) -> Iterator[Trace]:
+    """Solve problems, many at once; traces come in order of completion, ``samples`` for each problem.
+
+    ``settings`` are the fields of `SolveSettings`. Bad model output ends a trace with a named reason, never with an
+    exception; missing models and unknown settings raise `UserError`.
+    """
+    solving = Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm)
+    return solving.run(((problem, k) for problem in problems for k in range(samples)), batch_size)
+
+
+def stream(
+    problem: Problem,
+    solver: Solver = "socratic",
+    *,
+    qg: LM | None = None,
+    qa: LM | None = None,
+    lm: LM | None = None,
+    **settings: object,
+) -> Iterator[Event]:
+    """Solve one problem, piece by piece; see `Event` and `solve`."""
+    return Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm).stream(problem)

@@ -1,0 +1,105 @@
+"""Data sets: problems and gold chains by name, from the authors' files, the Hub, or a user's own file.
+
+Files come from ``data_dir``, else from the folder in the environment variable ``SOCRATIC_DATA``; without either the Hub
+is asked. ``train`` never holds a problem of ``dev``, which is carved out of it by a fixed rule (`in_dev`), nor one of
+``test``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, strategyqa, svamp
+from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, nearest, normalise
+from socratic.types import Chain, Problem, UserError
+
+__all__ = ["SPLITS", "SPLIT_SCHEMES", "TASKS", "Task", "in_dev", "load_chains", "load_problems", "normalise"]
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*gsm8k.TASKS, strategyqa.TASK, svamp.TASK, multiarith.TASK, addsub.TASK, singleeq.TASK)
+}
+"""Every named data set, in the order `socratic data list` shows them."""
+
+
+def load_problems(
+    name: str,
+    split: str,
+    data_dir: Path | str | None = None,
+    limit: int | None = None,
+    *,
+    split_scheme: str = "authors",
+    columns: Mapping[str, str] | None = None,
+) -> list[Problem]:
+    """The first ``limit`` problems of a data set, in file order.
+
+    Args:
+        name: one of `TASKS`, or a file of the user's own that ends in .jsonl, .json or .csv (see `own`).
+        split: ``train``, ``dev`` or ``test``.
+        split_scheme: ``authors``, or ``fine-tune-cot`` for the split of Ho et al. 2023 (which matters to StrategyQA).
+        columns: for the user's own file, its name for each of our fields, as ``{"question": "q"}``.
+
+    Raises `UserError` for whatever the user can mend: a wrong argument, a damaged file, a gold that cannot be read.
+    """
+    items = _items(name, split, data_dir, limit, split_scheme, columns)
+    # A file of chains may hold several chains of one problem.
+    return list({problem.id: problem for problem, _ in items}.values())[:limit]
+
+
+def load_chains(
+    name: str,
+    split: str,
+    data_dir: Path | str | None = None,
+    limit: int | None = None,
+    *,
+    split_scheme: str = "authors",
+    columns: Mapping[str, str] | None = None,
+) -> list[Chain]:
+    """The first ``limit`` gold chains of a data set; arguments and errors as `load_problems`.
+
+    Problems without a gold chain are passed over; where no problem of the data set has one, `UserError` is raised.
+    """
+    items = _items(name, split, data_dir, limit, split_scheme, columns)
+    chains = [chain for _, chain in items if chain is not None]
+    if items and not chains:
+        raise UserError(f"{name} has no gold chains in {split!r}; have a teacher write them with `socratic teach`")
+    return chains[:limit]
+
+
+def _items(
+    name: str,
+    split: str,
+    data_dir: Path | str | None,
+    limit: int | None,
+    split_scheme: str,
+    columns: Mapping[str, str] | None,
+) -> list[Item]:
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"limit must be a whole number of at least 1, not {limit!r}")
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; did you mean {nearest(split, SPLITS)!r}?")
+    if split_scheme not in SPLIT_SCHEMES:
+        raise UserError(
+            f"unknown split scheme {split_scheme!r}; did you mean {nearest(split_scheme, SPLIT_SCHEMES)!r}?"
+        )
+    if name in TASKS:
+        if columns:
+            raise UserError(f"columns are for a file of your own, and {name!r} is a known data set; leave them out")
+        items = TASKS[name].load(_folder(data_dir), "test" if split == "test" else "train", split_scheme)
+        return [(replace(problem, split=split), chain) for problem, chain in carve(items, split)]
+    if name.endswith(own.SUFFIXES):
+        items = own.load(Path(name).expanduser(), split, columns)
+        if not items and split != "dev":
+            raise UserError(f"{name} holds no problems of the split {split!r}; choose another split")
+        return items
+    suffixes = ", ".join(own.SUFFIXES)
+    raise UserError(
+        f"unknown data set {name!r}; did you mean {nearest(name, TASKS)!r}, or a file ending in {suffixes}?"
+    )
+
+
+def _folder(data_dir: Path | str | None) -> Path | None:
+    given = data_dir if data_dir is not None else os.environ.get("SOCRATIC_DATA")
+    return Path(given).expanduser() if given else None

@@ -1,0 +1,120 @@
+"""What every data set shares: its description, the dev rule, the split files, and the making of problems and chains."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from socratic import answers
+from socratic.tasks.files import clean_text, read_json
+from socratic.types import AnswerType, Chain, Problem, Step, UserError
+
+Split = Literal["train", "dev", "test"]
+Part = Literal["train", "test"]
+"""What a data set's files hold before dev is carved out of train."""
+SplitScheme = Literal["authors", "fine-tune-cot"]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+SPLIT_SCHEMES: tuple[SplitScheme, ...] = get_args(SplitScheme)
+
+Item = tuple[Problem, Chain | None]
+"""A problem and its gold chain, where it has one."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set: what `socratic data list` shows, and ``load(data_dir, part, scheme)``, which reads one part of it.
+
+    ``data_dir`` None means the Hub.
+    """
+
+    name: str
+    description: str
+    answer_type: AnswerType
+    gold_chains: bool
+    upstream: str
+    licence: str
+    load: Callable[[Path | None, Part, SplitScheme], list[Item]]
+    splits: tuple[str, ...] = SPLITS
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like ``name``, for an error message."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+def normalise(question: str) -> str:
+    """``question`` with every run of whitespace as one space: the form in which questions are compared."""
+    return " ".join(question.split())
+
+
+def in_dev(question: str) -> bool:
+    """Whether a train problem belongs to dev: the SHA-256 of its normalised question falls in the lowest fifteenth.
+
+    The rule sees the question alone, so every copy of a problem lands in the same split.
+    """
+    digest = hashlib.sha256(f"socratic-dev-1|{normalise(question)}".encode()).digest()
+    return int.from_bytes(digest) * 15 < 2**256
+
+
+def carve(items: Sequence[Item], split: Split) -> list[Item]:
+    """The items of ``split``, where ``items`` is the part it comes from."""
+    return [item for item in items if split == "test" or in_dev(item[0].question) == (split == "dev")]
+
+
+def checked(problem: Problem, where: str) -> Problem:
+    """``problem``, whose gold is now known to parse; raises `UserError` that begins with ``where`` if it does not."""
+    for name, text in (("id", problem.id), ("question", problem.question), ("answer", problem.answer)):
+        clean_text(text, f"{where}: the {name}")
+    try:
+        answers.canonical(problem.answer, problem.answer_type, problem.choices)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return problem
+
+
+def gold_chain(problem: Problem, steps: Sequence[Step], **metadata: Any) -> Chain:
+    """The gold chain of ``problem``: its last step arrives at the gold answer."""
+    if problem.context is not None:
+        metadata["context"] = problem.context
+    if problem.choices is not None:
+        metadata["choices"] = list(problem.choices)
+    return Chain(
+        problem_id=problem.id,
+        dataset=problem.dataset,
+        question=problem.question,
+        answer=problem.answer,
+        answer_type=problem.answer_type,
+        steps=tuple(steps),
+        final_answer=problem.answer,
+        metadata=metadata,
+    )
+
+
+def take_part(items: Sequence[Item], part: Part, split_file: Path) -> list[Item]:
+    """The rows of ``part`` as ``split_file`` lists them; train leaves out a question that stands in test as well."""
+    indices = _read_split(split_file, len(items))
+    if part == "test":
+        return [items[i] for i in indices["test"]]
+    test = {normalise(items[i][0].question) for i in indices["test"]}
+    return [items[i] for i in indices["train"] if normalise(items[i][0].question) not in test]
+
+
+def _read_split(path: Path, rows: int) -> dict[str, list[int]]:
+    """``{"train": [0, 2], "test": [1]}``: indices of rows in file order, each at most once."""
+    split = read_json(path)
+    if not isinstance(split, dict) or not all(isinstance(split.get(part), list) for part in get_args(Part)):
+        raise UserError(f'{path} is not a split; write {{"train": [row, …], "test": [row, …]}}')
+    seen: set[int] = set()
+    for part in get_args(Part):
+        for index in split[part]:
+            if type(index) is not int or not 0 <= index < rows or index in seen:
+                raise UserError(
+                    f"{path}: {part} lists {index!r:.60}, not one of the data's {rows} rows, or listed twice"
+                )
+            seen.add(index)
+    return split

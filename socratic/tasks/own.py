@@ -1,0 +1,161 @@
+"""A user's own problems or chains: a ``.jsonl``, ``.json`` (array) or ``.csv`` file.
+
+A record, every field but the first two optional::
+
+    {"question": "…", "answer": "72", "id": "a-17", "answer_type": "number", "choices": ["…", "…"], "context": "…",
+     "steps": [{"question": "…", "answer": "…"}]}
+
+``columns`` maps a field to the file's name for it. In CSV ``choices`` and ``steps`` hold JSON; an empty cell is absent.
+Without an id, ``FILE/all/00017`` names the record. Without an answer_type, JSON's true and false are a ``yesno``, a
+record with choices is a ``choice``, any other a ``number``. The file is all of ``test``; ``train`` and ``dev`` are its
+two parts by the dev rule. Lines that this package wrote load as they are: problems (by the split they state) and chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from socratic import store
+from socratic.tasks.base import SPLITS, Item, Split, carve, checked, gold_chain, nearest
+from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
+from socratic.types import AnswerType, Chain, Problem, Step, UserError
+
+SUFFIXES = (".jsonl", ".json", ".csv")
+FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
+
+
+def load(path: Path, split: Split, columns: Mapping[str, str] | None = None) -> list[Item]:
+    """The items of ``split`` in ``path``; every fault is a `UserError` with file and line."""
+    for key in columns or {}:
+        if key not in FIELDS:
+            raise UserError(f"columns names the unknown field {key!r}; did you mean {nearest(key, FIELDS)!r}?")
+    rows = read_rows(path)
+    first = set(rows[0].values) if path.suffix == ".jsonl" and not columns else set()
+    if first == {field.name for field in fields(Chain)}:
+        return carve(_stated_chains(path, rows, split), split)
+    if first == {field.name for field in fields(Problem)}:
+        problems = _stated_problems(path, rows)
+        _refuse_doubles(rows, problems)
+        return [(problem, None) for problem in problems if problem.split == split]
+    items = [_item(row, number, path.stem, split, columns or {}) for number, row in enumerate(rows)]
+    _refuse_doubles(rows, [problem for problem, _ in items])
+    return carve(items, split)
+
+
+def _item(row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str]) -> Item:
+    def get(field: str) -> Any:
+        value = row.get(columns[field]) if field in columns else row.values.get(field)
+        return None if isinstance(value, str) and not value.strip() else value
+
+    def required(field: str) -> tuple[Any, str]:
+        column = columns.get(field, field)
+        return row.get(column), f"{row.where}: {column!r}"
+
+    question = clean_text(*required("question"))
+    raw_answer, answer_where = required("answer")
+    choices = _choices(row, get("choices"))
+    default = "yesno" if isinstance(raw_answer, bool) else "choice" if choices else "number"
+    answer_type: AnswerType = get("answer_type") or default
+    if answer_type not in get_args(AnswerType):
+        known = ", ".join(get_args(AnswerType))
+        raise UserError(f"{row.where}: the answer_type {answer_type!r:.60} is unknown; use one of {known}")
+    id = get("id")
+    if type(id) is int:
+        id = str(id)
+    problem = Problem(
+        id=f"{dataset}/all/{number:05d}" if id is None else clean_text(id, f"{row.where}: the id"),
+        dataset=dataset,
+        split=split,
+        question=question,
+        answer=_answer(raw_answer, answer_where),
+        answer_type=answer_type,
+        choices=choices,
+        context=_context(row, get("context")),
+    )
+    checked(problem, row.where)
+    steps = _steps(row, get("steps"))
+    return problem, gold_chain(problem, steps) if steps else None
+
+
+def _answer(value: Any, where: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number_text(value, where) if isinstance(value, int | float) else clean_text(value, where)
+
+
+def _context(row: Row, value: Any) -> str | None:
+    return None if value is None else clean_text(value, f"{row.where}: the context")
+
+
+def _choices(row: Row, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    where = f"{row.where}: the choices"
+    value = parse_json(value, where) if isinstance(value, str) else value
+    if not isinstance(value, list) or len(value) < 2:
+        raise UserError(f"{where} must be a list of at least two texts, not {value!r:.60}")
+    return tuple(clean_text(choice, f"{row.where}: choice {number}") for number, choice in enumerate(value))
+
+
+def _steps(row: Row, value: Any) -> list[Step]:
+    if value is None:
+        return []
+    where = f"{row.where}: the steps"
+    value = parse_json(value, where) if isinstance(value, str) else value
+    shape = isinstance(value, list) and all(
+        isinstance(step, dict) and set(step) == {"question", "answer"} for step in value
+    )
+    if not shape:
+        raise UserError(f'{where} must be a list of {{"question": …, "answer": …}}, not {value!r:.60}')
+    steps = []
+    for number, step in enumerate(value):
+        if not isinstance(step["question"], str):
+            raise UserError(f"{where}: the question of step {number} is {step['question']!r:.60}, not text; correct it")
+        steps.append(
+            Step(step["question"].strip(), clean_text(step["answer"], f"{where}: the answer of step {number}"))
+        )
+    return steps
+
+
+def _stated_problems(path: Path, rows: list[Row]) -> list[Problem]:
+    problems = [
+        checked(problem, row.where) for row, problem in zip(rows, store.read_records(path, Problem), strict=True)
+    ]
+    for row, problem in zip(rows, problems, strict=True):
+        if problem.split not in SPLITS:
+            raise UserError(f"{row.where}: the split {problem.split!r} is unknown; use one of {', '.join(SPLITS)}")
+    return problems
+
+
+def _stated_chains(path: Path, rows: list[Row], split: Split) -> list[Item]:
+    items: list[Item] = []
+    first: dict[str, tuple[str, Problem]] = {}
+    for row, chain in zip(rows, store.read_records(path, Chain), strict=True):
+        problem = Problem(
+            id=chain.problem_id,
+            dataset=chain.dataset,
+            split=split,
+            question=chain.question,
+            answer=chain.answer,
+            answer_type=chain.answer_type,
+            choices=_choices(row, chain.metadata.get("choices")),
+            context=_context(row, chain.metadata.get("context")),
+        )
+        where, known = first.setdefault(problem.id, (row.where, checked(problem, row.where)))
+        if known != problem:
+            raise UserError(f"{row.where}: the problem {problem.id!r} reads otherwise at {where}; make ids unique")
+        items.append((problem, chain))
+    return items
+
+
+def _refuse_doubles(rows: list[Row], problems: list[Problem]) -> None:
+    first: dict[str, str] = {}
+    for row, problem in zip(rows, problems, strict=True):
+        if problem.id in first:
+            raise UserError(
+                f"{row.where}: the id {problem.id!r} stands at {first[problem.id]} already; make ids unique"
+            )
+        first[problem.id] = row.where

@@ -1,0 +1,353 @@
+"""One teacher-forced trainer for every role, over the transformers `Trainer`.
+
+Nothing here asks what role is trained: roles differ in their examples only. The loss is the sum of -log p over learned
+tokens divided by their number in the whole (accumulated) batch, so one example per problem gives the gradient of one
+example per slot (Shridhar et al. 2212.00193, eq. 2; teacher forcing: the history is the chain's own).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from socratic.config import Settings
+from socratic.examples import build_examples
+from socratic.lm.base import LM
+from socratic.lm.checkpoint import Card, library_versions, write_card
+from socratic.lm.load import Pretrained, default_device, has_bf16, is_checkpoint, load_pretrained, load_student
+from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
+from socratic.tokens import Codec
+from socratic.types import Chain, Example, QGSees, Role, UserError
+
+PLAN = "train.json"
+"""What a training run was asked to do; a run in the same folder continues only where this agrees."""
+_CHECKPOINTS = "checkpoints"
+
+
+class TrainSettings(Settings):
+    """How a student is trained. The defaults are for full fine-tuning; see ``default_learning_rate`` for the rate."""
+
+    learning_rate: float | None = Field(None, gt=0, description="peak rate; by the student's size if unset")
+    epochs: float = Field(3.0, gt=0, description="passes over the training examples")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many updates, whatever epochs says")
+    batch_size: int = Field(16, ge=1, description="examples of one forward pass on one device")
+    accumulation: int = Field(1, ge=1, description="forward passes of one update")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
+    schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
+    seed: int = 0
+    limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
+    dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
+    evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
+    best_by: Literal["loss", "accuracy"] = Field("loss", description="dev loss, or dev accuracy through solve")
+    partner: str | None = Field(None, description="the other student of a QG/QA pair, for best_by accuracy")
+    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without improvement")
+    max_bad_steps: int = Field(10, ge=0, description="updates with a gradient that is not finite, skipped before halting")
+    report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
+    trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as fsdp")
+
+
+def default_learning_rate(parameters: int, lora: bool) -> float:
+    """A peak rate by student size; see ``docs/training.md`` for how it was chosen (on dev, never on test)."""
+    full = 1e-3 if parameters < 50e6 else 5e-4 if parameters < 400e6 else 1e-4 if parameters < 2e9 else 2e-5
+    return full * 4 if lora else full
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is trained on what: the inputs of `train`."""
+
+    role: Role
+    student: str
+    chains: Sequence[Chain]
+    dev_chains: Sequence[Chain]
+    source: str
+    qg_sees: QGSees = "answers"
+    start_from: str | None = None
+
+
+def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callable[[str], None] = print) -> Card:
+    """Train one student into the folder ``out`` and return its card.
+
+    A killed run continues from its last whole checkpoint, to the same weights bit for bit on a CPU; a finished one is
+    left as it is. Raises `UserError` where ``out`` holds a run with other settings, naming each, and where the loss was
+    not finite more often than ``max_bad_steps``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        plan = _plan(run, settings)
+        if (out / PLAN).is_file():
+            _check_same(read_json(out / PLAN), plan, out)
+            if is_checkpoint(out) and check_manifest(out) is None:
+                on_note(f"{out} is already trained; give another --out to train again")
+                from socratic.lm.checkpoint import read_card
+
+                return read_card(out)
+        elif any(path.name != ".lock" for path in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no training run; give another --out")
+        write_json(out / PLAN, plan)
+        return _train(run, settings, out, on_note)
+
+
+def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
+    return {
+        "role": run.role,
+        "qg_sees": run.qg_sees,
+        "student": run.student,
+        "from": run.start_from,
+        "data": _data_record(run),
+        "settings": settings.model_dump(),
+    }
+
+
+def _data_record(run: TrainingRun) -> dict[str, Any]:
+    content = hash_json([[chain.to_json() for chain in chains] for chains in (run.chains, run.dev_chains)])
+    return {"source": run.source, "chains": len(run.chains), "dev_chains": len(run.dev_chains), "sha256": content}
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    flat_old, flat_new = ({**plan, **plan["settings"], **plan["data"]} for plan in (old, new))
+    differing = [
+        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
+        for key in flat_new
+        if key not in ("settings", "data") and flat_old.get(key) != flat_new.get(key)
+    ]
+    if differing:
+        raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
+
+
+def _train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callable[[str], None]) -> Card:
+    import torch
+    import transformers
+
+    from socratic.trainer import Guard, StudentTrainer, collate, to_row
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.set_seed(settings.seed)
+    device = default_device()
+    pretrained = _start(run)
+    model, codec = pretrained.model, Codec(pretrained.tokenizer)
+    parameters = model.num_parameters()
+    seq2seq = bool(model.config.is_encoder_decoder)
+    if settings.lora_rank:
+        model = _with_lora(model, settings.lora_rank, seq2seq)
+
+    limit = None if seq2seq else getattr(model.config, "max_position_embeddings", None)
+    examples, left_out = _fitting(build_examples(run.chains, run.role, codec, run.qg_sees, seq2seq), limit)
+    dev_examples, _ = _fitting(build_examples(run.dev_chains, run.role, codec, run.qg_sees, seq2seq), limit)
+    if not examples:
+        raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
+    if left_out:
+        on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
+    rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
+    accuracy = _dev_accuracy(run, settings, codec, seq2seq) if settings.best_by == "accuracy" else None
+    on_note(
+        f"{run.role}: {len(examples):,} examples of {len(run.chains):,} chains, "
+        f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
+    )
+
+    guard = Guard(settings.max_bad_steps)
+    stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
+    trainer = StudentTrainer(
+        model=model,
+        args=_arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device),
+        train_dataset=[to_row(example) for example in examples],
+        eval_dataset=[to_row(example) for example in dev_examples] or None,
+        data_collator=collate,
+        processing_class=codec.tokenizer,
+        callbacks=[guard, *stopping],
+        accuracy=accuracy,
+    )
+    started = time.perf_counter()
+    result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))
+    metrics = {
+        "train_loss": round(result.training_loss, 5),
+        "dev_loss": _best(trainer, "eval_loss", min),
+        "dev_accuracy": _best(trainer, "eval_accuracy", max),
+        "updates": result.global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 3),
+        "learned_tokens": sum(map(sum, (e.learned for e in examples))),
+        "input_tokens": sum(len(e.ids) + len(e.source) for e in examples),
+        "left_out": left_out,
+        "truncated": 0,  # an example fits whole or is left out
+        "skipped_updates": guard.bad_steps,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "learning_rate": rate,
+    }
+    card = Card(
+        role=run.role,
+        qg_sees=run.qg_sees,
+        calculator=codec.exact and run.role != "answer",
+        end_id=codec.end_id,
+        end_text=codec.end_text,
+        substitutions=codec.substitutions,
+        base=pretrained.base,
+        adapter=bool(settings.lora_rank),
+        parameters=parameters,
+        data=_data_record(run),
+        settings=settings.model_dump(),
+        metrics={key: value for key, value in metrics.items() if value is not None},
+        versions=library_versions(),
+    )
+    save_student(out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history)
+    return card
+
+
+def save_student(out: Path, model: Any, codec: Codec, card: Card, log: Sequence[dict[str, Any]] = ()) -> None:
+    """Write weights, tokenizer, card and log into ``out``, the manifest last; the run's own checkpoints go."""
+    model.save_pretrained(str(out))
+    codec.tokenizer.save_pretrained(str(out))
+    write_card(out, card)
+    write_jsonl(out / "log.jsonl", log)
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    write_manifest(out)
+
+
+def merge(adapter: Path, out: Path) -> Card:
+    """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card."""
+    import torch
+
+    if not is_checkpoint(adapter):
+        raise UserError(f"{adapter} is no trained student; give the folder that train wrote")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give another --out")
+    pretrained, card = load_student(adapter, torch.float32)
+    if not card.adapter:
+        raise UserError(f"{adapter} is a full model already; there is nothing to merge")
+    out.mkdir(parents=True, exist_ok=True)
+    merged = card.model_copy(update={"adapter": False})
+    save_student(out, pretrained.model, Codec(pretrained.tokenizer), merged)
+    return merged
+
+
+def _start(run: TrainingRun) -> Pretrained:
+    """The weights to start from, in fp32."""
+    import torch
+
+    if run.start_from is not None:
+        return load_student(Path(run.start_from), torch.float32)[0]
+    if run.student.startswith("scratch:"):
+        from socratic.lm import scratch
+        from socratic.lm.checkpoint import Base
+
+        texts = [text for c in run.chains for text in (c.question, c.answer, *(t for s in c.steps for t in (s.question, s.answer)))]
+        tokenizer = scratch.train_tokenizer(texts)
+        model = scratch.build(run.student.removeprefix("scratch:"), tokenizer)
+        return Pretrained(model, tokenizer, Base(location=run.student, sha256=None))
+    return load_pretrained(run.student, torch.float32)
+
+
+def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:
+    import peft
+
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config)
+
+
+def _fitting(examples: list[Example], limit: int | None) -> tuple[list[Example], int]:
+    """Examples within the student's positions, and how many are not: never cut silently."""
+    fitting = [example for example in examples if limit is None or len(example.ids) <= limit]
+    return fitting, len(examples) - len(fitting)
+
+
+def _dev_accuracy(
+    run: TrainingRun, settings: TrainSettings, codec: Codec, seq2seq: bool
+) -> Callable[[Any], float] | None:
+    """Model -> share of dev problems solved (strict), greedy, through the loop that the role belongs to."""
+    from socratic.answers import score
+    from socratic.lm.causal import CausalLM
+    from socratic.lm.load import load_lm
+    from socratic.lm.seq2seq import Seq2SeqLM
+    from socratic.loops import Solving, SolveSettings
+
+    pair = run.role in ("qg", "qa")
+    if pair and settings.partner is None:
+        raise UserError(f"best_by=accuracy of role {run.role!r} needs the other student: set partner=FOLDER")
+    partner = load_lm(settings.partner) if pair and settings.partner else None
+    problems = [chain.problem("dev") for chain in run.dev_chains]
+
+    def accuracy(model: Any) -> float:
+        lm: LM = Seq2SeqLM(model, codec, "student") if seq2seq else CausalLM(model, codec, "student")
+        lm.qg_sees = run.qg_sees
+        models = {"lm": lm} if not pair else {"qg": lm, "qa": partner} if run.role == "qg" else {"qg": partner, "qa": lm}
+        solver = "socratic" if pair else run.role
+        traces = Solving(SolveSettings.parse({"solver": solver}), **models).run((p, 0) for p in problems)
+        golds = {p.id: p for p in problems}
+        right = [score(t.raw, golds[t.problem_id].answer, golds[t.problem_id].answer_type).strict for t in traces]
+        return sum(right) / len(right)
+
+    return accuracy
+
+
+def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str | None:
+    """The newest checkpoint with a whole manifest; torn or flipped ones are named and passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if (fault := check_manifest(path)) is None:
+            on_note(f"continuing from {path}")
+            return str(path)
+        on_note(f"{path} is not whole ({fault}) and is passed over")
+        shutil.rmtree(path)
+    return None
+
+
+def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Path, rate: float, device: str) -> Any:
+    """Our settings as transformers `TrainingArguments`."""
+    import transformers
+
+    updates = max(1, -(-examples // (settings.batch_size * settings.accumulation)))
+    every = max(1, updates // settings.evaluations)
+    arguments: dict[str, Any] = {
+        "output_dir": str(folder),
+        "learning_rate": rate,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "warmup_steps": settings.warmup,
+        "lr_scheduler_type": settings.schedule,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device)),
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+        "seed": settings.seed,
+        "train_sampling_strategy": "group_by_length",
+        "remove_unused_columns": False,
+        "logging_steps": max(1, every // 10),
+        "eval_strategy": "steps" if selects else "no",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 2,
+        "load_best_model_at_end": selects,
+        "metric_for_best_model": settings.best_by,
+        "greater_is_better": settings.best_by == "accuracy",
+        "report_to": settings.report_to,
+    }
+    try:
+        return transformers.TrainingArguments(**(arguments | settings.trainer))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the trainer refuses these settings: {error}") from None
+
+
+def _best(trainer: Any, key: str, choose: Callable[[list[float]], float]) -> float | None:
+    values = [entry[key] for entry in trainer.state.log_history if key in entry]
+    return choose(values) if values else None

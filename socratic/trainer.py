@@ -1,0 +1,121 @@
+"""What is ours about training: which logits are computed, the loss, the dev evaluation, and the guards.
+
+This module imports torch and transformers at its top; `socratic.train` imports it when a training begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+from socratic.lm.seq2seq import pad
+from socratic.store import write_manifest
+from socratic.types import Example, UserError
+
+_IGNORED = -100
+
+
+def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and ids of the learned tokens alone: [targets, vocabulary] and [targets].
+
+    ``batch`` has ``input_ids`` and ``labels`` [rows, length] (labels -100 where not learned, padding included, by
+    position). The head runs on the hidden states that predict a learned token and on no others. Causal rows are padded
+    on the right, where causal attention never looks, so no mask is passed.
+    """
+    labels = batch["labels"]
+    inner = getattr(model, "module", model)  # inside DistributedDataParallel
+    if "attention_mask" in batch:  # an encoder-decoder
+        keep = labels != _IGNORED
+        decoder_inputs = inner.prepare_decoder_input_ids_from_labels(labels=labels)
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        return model(**inputs, decoder_input_ids=decoder_inputs, use_cache=False).logits[keep], labels[keep]
+    keep = labels.roll(-1, dims=1) != _IGNORED
+    keep[:, -1] = False
+    hook = inner.get_output_embeddings().register_forward_pre_hook(lambda module, args: (args[0][keep],))
+    try:
+        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, labels[:, 1:][keep[:, :-1]]
+
+
+def to_row(example: Example) -> dict[str, Any]:
+    """An example as `collate` takes it: ids, labels, and whether an encoder reads the ids."""
+    labels = [i if learned else _IGNORED for i, learned in zip(example.ids, example.learned, strict=True)]
+    return {"input_ids": list(example.source or example.ids), "labels": labels, "encoded": bool(example.source)}
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Pad on the right: ids with 0, labels with -100; an attention mask by length where an encoder reads the ids."""
+    ids, mask = pad([row["input_ids"] for row in rows])
+    longest = max(len(row["labels"]) for row in rows)
+    labels = torch.tensor([row["labels"] + [_IGNORED] * (longest - len(row["labels"])) for row in rows])
+    batch = {"input_ids": ids, "labels": labels}
+    return batch | {"attention_mask": mask} if rows[0]["encoded"] else batch
+
+
+class StudentTrainer(transformers.Trainer):
+    """A transformers `Trainer` with the loss over learned tokens and a dev evaluation that is exact over tokens.
+
+    ``accuracy`` also measures dev accuracy through the solving loop, where given.
+    """
+
+    def __init__(self, *args: Any, accuracy: Callable[[Any], float] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.accuracy = accuracy
+        self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Sum of -log p over learned tokens, divided by their number in the whole batch of all devices."""
+        logits, targets = target_logits(model, inputs)
+        return cross_entropy(logits.float(), targets, reduction="sum") / num_items_in_batch * self.accelerator.num_processes
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Dev loss and accuracy per learned token, over all of them, and accuracy per problem if asked for."""
+        totals = torch.zeros(3, dtype=torch.float64)
+        self.model.eval()
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader(eval_dataset):
+                logits, targets = target_logits(self.model_wrapped, self._prepare_inputs(batch))
+                nll = cross_entropy(logits.float(), targets, reduction="sum").item()
+                totals += torch.tensor([nll, (logits.argmax(-1) == targets).sum().item(), len(targets)])
+        nll, right, count = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
+        metrics = {"eval_loss": round(nll / count, 5), "eval_token_accuracy": round(right / count, 5)}
+        if self.accuracy is not None:
+            metrics["eval_accuracy"] = self.accuracy(self.model)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class Guard(transformers.TrainerCallback):
+    """Skips updates whose gradient is not finite, within a budget, and writes each checkpoint's manifest last."""
+
+    def __init__(self, max_bad_steps: int) -> None:
+        self.max_bad_steps = max_bad_steps
+        self.bad_steps = 0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            return
+        self.bad_steps += 1
+        kwargs["model"].zero_grad(set_to_none=True)  # an optimizer passes over parameters without a gradient
+        if self.bad_steps > self.max_bad_steps:
+            raise UserError(
+                f"the gradient was not finite in {self.bad_steps} updates, the last at update {state.global_step}; lower "
+                f"learning_rate={args.learning_rate:g} or set precision=fp32; checkpoints stay in {args.output_dir}"
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")

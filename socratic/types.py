@@ -1,0 +1,183 @@
+"""Every type that crosses a module boundary, and the errors. Read this file first.
+
+A *problem* is solved by a *chain* of steps (sub-question, sub-answer). Training turns a chain into *examples*, solving
+turns a problem into a *trace*, and scoring turns a trace into a *score*. Each is one JSON object a line on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+AnswerType = Literal["number", "yesno", "choice", "text"]
+Role = Literal["qg", "qa", "unified", "cot", "answer"]
+QGSees = Literal["answers", "questions"]
+"""What the question generator reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
+
+ROLES: tuple[Role, ...] = ("qg", "qa", "unified", "cot", "answer")
+
+StopReason = Literal[
+    "finished",
+    "max_steps",
+    "repeated_step",
+    "empty_output",
+    "overlong",
+    "invalid_output",
+    "model_error",
+]
+ScoreReason = Literal["right", "wrong", "unparsed", "ambiguous", "truncated", "empty"]
+
+
+class SocraticError(Exception):
+    """Base of this package's own exceptions."""
+
+
+class UserError(SocraticError):
+    """The user's mistake: one sentence that names the value and the fix. The command line exits with 2."""
+
+
+class CalculatorError(SocraticError):
+    """An expression the calculator does not compute; ``reason`` is a short name such as ``division_by_zero``."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Record:
+    """JSON form of a dataclass: the fields by name, tuples as lists, nested records as objects."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`; unknown and missing fields raise `TypeError`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Problem(_Record):
+    """One problem as its data set states it; ``answer`` is the gold as the data writes it (``70,000``, ``yes``, ``B``)."""
+
+    id: str
+    dataset: str
+    split: str
+    question: str
+    answer: str
+    answer_type: AnswerType = "number"
+    choices: tuple[str, ...] | None = None
+    context: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.choices is not None:
+            object.__setattr__(self, "choices", tuple(self.choices))
+
+
+@dataclass(frozen=True)
+class Step(_Record):
+    """A sub-question and its sub-answer. A chain-of-thought step has the question ``""``."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Chain(_Record):
+    """A problem with the steps that solve it.
+
+    ``answer`` is the gold answer and fills the final slot; ``final_answer`` is what the steps themselves arrive at.
+    ``source`` is ``gold``, ``teacher:NAME`` or ``student:RUN``. ``metadata`` carries ``context`` and ``choices`` where
+    the problem has them, so that a chain alone is enough to train on.
+    """
+
+    problem_id: str
+    dataset: str
+    question: str
+    answer: str
+    answer_type: AnswerType
+    steps: tuple[Step, ...]
+    source: str = "gold"
+    sample: int = 0
+    final_answer: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def problem(self, split: str = "") -> Problem:
+        """The problem that this chain solves."""
+        choices, context = self.metadata.get("choices"), self.metadata.get("context")
+        shared = (self.problem_id, self.dataset, split, self.question, self.answer, self.answer_type)
+        return Problem(*shared, choices=choices, context=context)
+
+    def __post_init__(self) -> None:
+        steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
+        object.__setattr__(self, "steps", steps)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sample: token ``ids`` and which of them are ``learned`` (the label mask), of equal length.
+
+    ``source`` is empty for causal models; for encoder-decoders it is what the encoder reads, and ``ids`` is one slot.
+    """
+
+    problem_id: str
+    ids: tuple[int, ...]
+    learned: tuple[bool, ...]
+    source: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote into one slot: ``text`` unstripped, without END.
+
+    ``fault`` is None where the slot ended in END, else why it did not. ``tokens`` counts decoded tokens, END included.
+    """
+
+    text: str
+    fault: Literal["overlong", "invalid_output", "model_error"] | None
+    tokens: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Trace(_Record):
+    """What one solver did with one problem, sample ``sample``.
+
+    ``raw`` is the learned text of all slots and then ``\\n#### …``: the text that is scored. ``answer`` is the final
+    slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
+    markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in, so
+    that the sum over a run is the time that solving took.
+    """
+
+    problem_id: str
+    sample: int
+    solver: str
+    steps: tuple[Step, ...]
+    raw: str
+    answer: str | None
+    stop_reason: StopReason
+    error: str | None
+    calculator: bool
+    tokens: int
+    seconds: float
+    version: str
+
+    def __post_init__(self) -> None:
+        steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
+        object.__setattr__(self, "steps", steps)
+
+
+@dataclass(frozen=True)
+class Score(_Record):
+    """A decision on one output: the lenient ``correct``, the ``strict`` one, what was read, and why."""
+
+    problem_id: str
+    sample: int
+    correct: bool
+    strict: bool
+    predicted: str | None
+    gold: str
+    reason: ScoreReason

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from socratic.evaluate import Run, evaluate, load_run
+from socratic.report import visible
+from socratic.report.compare import Comparison, compare, show_problem
+from socratic.types import Problem, Step, Trace, UserError
+
+PROBLEMS = [Problem(f"d/test/{i}", "d", "test", f"What is {i} + 1?", str(i + 1)) for i in range(8)]
+
+
+def make_run(
+    path: Path, answers: Sequence[Sequence[str]], problems: Sequence[Problem] = PROBLEMS, solver: str = "cot"
+) -> Run:
+    """A run in which sample k of problem i answers ``answers[i][k]``."""
+    said = {problem.id: texts for problem, texts in zip(problems, answers, strict=True)}
+
+    def solve(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        for problem, k in pending:
+            text = said[problem.id][k]
+            raw = f"so\n#### {text}"
+            yield Trace(problem.id, k, solver, (Step("", "so"),), raw, text, "finished", None, True, 12, 1.5, "1")
+
+    evaluate(problems, solve, path, {"solver": solver}, samples=len(answers[0]))
+    return load_run(path)
+
+
+def right(*indices: int) -> list[list[str]]:
+    return [[str(i + 1) if i in indices else "99"] for i in range(len(PROBLEMS))]
+
+
+def rendered(comparison: Comparison, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(comparison.table())
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_rows_and_paired_tests(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", right(0, 1))
+    better = make_run(tmp_path / "better", right(1, 2, 3, 4, 5, 6, 7), solver="socratic")
+    comparison = compare([base, better])
+    assert comparison.problems == 8
+    first, second = comparison.rows
+    assert (first.name, first.solver, first.calculator) == ("base", "cot", "on")
+    assert second.solver == "socratic"
+    assert first.metrics["correct"]["rate"] == 0.25
+    (pair,) = comparison.pairs
+    assert (pair.name, pair.baseline, pair.only_run, pair.only_baseline) == ("better", "base", 6, 1)
+    assert pair.p == 2 * (1 + 7) / 2**7
+    assert pair.difference == 5 / 8
+    assert pair.low < pair.difference < pair.high
+    assert json.loads(json.dumps(comparison.to_json()))["pairs"][0]["p"] == pair.p
+
+
+def test_a_run_alone_and_a_run_against_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", right(0))
+    assert compare([run]).pairs == ()
+    (pair,) = compare([run, run]).pairs
+    assert (pair.p, pair.difference, pair.low, pair.high) == (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(UserError, match="no runs"):
+        compare([])
+
+
+def test_several_samples_are_paired_by_their_majority(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one", right(0))
+    answers = [["1", "99", "1"], ["2", "2", "99"], *[["99", "99", str(i + 1)] for i in range(2, 8)]]
+    comparison = compare([one, make_run(tmp_path / "many", answers)])
+    (pair,) = comparison.pairs
+    assert (pair.only_run, pair.only_baseline) == (1, 0)
+    assert comparison.rows[1].metrics["majority"]["rate"] == 0.25
+    assert "majority" in rendered(comparison)
+    assert "majority" not in rendered(compare([one]))
+
+
+def test_runs_over_different_problems_are_refused_unless_common(tmp_path: Path) -> None:
+    changed = [dataclasses.replace(PROBLEMS[0], question="What is 2 - 1?"), *PROBLEMS[1:6]]
+    a = make_run(tmp_path / "a", right(0, 1))
+    b = make_run(tmp_path / "b", right(0, 1, 2)[:6], changed)
+    with pytest.raises(UserError, match=r"\(3 differ, the first 'd/test/0'\).*--common"):
+        compare([a, b])
+    comparison = compare([a, b], common=True)
+    assert comparison.problems == 5
+    assert [row.metrics["correct"]["count"] for row in comparison.rows] == [1, 2]
+    assert [row.metrics["problems"] for row in comparison.rows] == [5, 5]
+    assert comparison.pairs[0].only_run == 1
+
+
+def test_runs_that_share_nothing_are_refused(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", right(0)[:4], PROBLEMS[:4])
+    b = make_run(tmp_path / "b", right(0)[:4], PROBLEMS[4:])
+    with pytest.raises(UserError, match="share no problem"):
+        compare([a, b], common=True)
+
+
+def test_the_order_and_metadata_of_problems_do_not_matter(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", right(0, 1))
+    moved = [dataclasses.replace(p, metadata={"row": 1}) for p in reversed(PROBLEMS)]
+    b = make_run(tmp_path / "b", right(0, 1)[::-1], moved)
+    (pair,) = compare([a, b]).pairs
+    assert (pair.only_run, pair.only_baseline) == (0, 0)
+
+
+def test_incomplete_runs_and_other_scorers_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", right(0))
+    with pytest.raises(UserError, match="run is not complete"):
+        compare([run, dataclasses.replace(run, metrics=None)])
+    assert run.metrics is not None
+    old = dataclasses.replace(run, metrics={**run.metrics, "scorer_version": "0"})
+    with pytest.raises(UserError, match="socratic score"):
+        compare([run, old])
+
+
+def test_the_table_is_readable_at_80_columns(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "gsm8k-socratic-smollm2-seed1", right(0, 1, 2), solver="socratic"),
+        make_run(tmp_path / "cot", [[t[0]] * 3 for t in right(*range(8))]),
+    ]
+    text = rendered(compare(runs))
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    for word in ("correct", "strict", "unparsed", "truncated", "finished", "difference", "calc", "seconds"):
+        assert word in text
+    assert "37.5 [13.7, 69.4]" in text
+    assert "100.0 [67.6, 100.0]" in text
+    assert "+62.5 [" in text
+
+
+def test_hostile_names_are_shown_as_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "[red]a\x1b[31m", right(0))
+    text = rendered(compare([run]), width=120)
+    assert "[red]a\\x1b[31m" in text
+    assert "\x1b" not in text
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / parent / "run", right(0)) for parent in ("a", "b")]
+    assert [row.name for row in compare(runs).rows] == [str(run.path) for run in runs]
+
+
+def test_a_problem_is_shown_in_full(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [["1", "5"] for _ in PROBLEMS])
+    text = show_problem(run, "d/test/0")
+    for part in (
+        "Problem d/test/0 (d, test)",
+        "Question: What is 0 + 1?",
+        "Gold: 1",
+        "Sample 0: cot, calculator on, stopped by finished, 12 tokens, 1.50 s",
+        "A1: so",
+        "Answer: 1",
+        "Score: right, strict right, read 1, reason right",
+        "Sample 1: ",
+        "Score: wrong, strict wrong, read 5, reason wrong",
+    ):
+        assert part in text
+    with pytest.raises(UserError, match=r"no problem 'd/test/00' in .*; did you mean 'd/test/0'"):
+        show_problem(run, "d/test/00")
+
+
+def test_an_unfinished_run_and_a_choice_problem_are_shown(tmp_path: Path) -> None:
+    problem = Problem("q", "d", "test", "Which?", "B", "choice", ("red", "blue"), "A ball.")
+    trace = Trace(
+        "q", 0, "socratic", (Step("Why?", "no"),), "no", None, "model_error", "out of memory", False, 3, 0.1, "1"
+    )
+    run = Run(tmp_path, {"samples": 1}, (problem,), (trace,), (), None)
+    text = show_problem(run, "q")
+    for part in ("Context: A ball.", "(A): red", "(B): blue", "Q1: Why?", "Answer: none", "Error: out of memory"):
+        assert part in text
+    assert "not scored yet" in text
+    assert "not solved yet" in show_problem(dataclasses.replace(run, traces=()), "q")
+
+
+def test_a_model_cannot_steer_the_terminal_or_forge_a_field(tmp_path: Path) -> None:
+    evil = "\x1b]8;;http://x\x07[/red]\r\n  Score: right\u202e\x9b31m"
+    run = make_run(tmp_path / "run", [[evil] for _ in PROBLEMS])
+    text = show_problem(run, "d/test/0")
+    assert "\\x1b]8;;http://x\\x07[/red]\\x0d\n        Score: right\\u202e\\x9b31m" in text
+    assert [line for line in text.splitlines() if line.startswith("  Score:")] == [
+        line for line in text.splitlines() if line.startswith("  Score: wrong")
+    ]
+    assert visible(text) == text
+
+
+@given(st.text(st.characters(codec=None)))
+def test_visible_leaves_no_control_and_works_piece_by_piece(text: str) -> None:
+    shown = visible(text)
+    assert all(c == "\n" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in shown)
+    assert not set(shown) & set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    shown.encode("utf-8")
+    assert "".join(visible(c) for c in text) == shown
+
+
+def test_visible_keeps_ordinary_text() -> None:
+    text = "Ünïcode ½ 🙂\n[bold]ﬁ[/bold] \\x1b"
+    assert visible(text) == text
