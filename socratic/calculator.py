@@ -1,6 +1,6 @@
 """Exact arithmetic for calculator marks, and everything the package knows about their syntax.
 
-A mark is ``<<expr=result>>`` inside a sub-answer, as in ``48/2 = <<48/2=24>>24 clips`` (Cobbe et al. 2021, section 3.2).
+A mark is ``<<expr=result>>`` inside a sub-answer, as in ``48/2 = <<48/2=24>>24 clips`` (Cobbe et al. 2021).
 The calculator reads digits, ``. + - * / ( )``, signs, spaces between tokens and commas (dropped); it has no power, no
 names and no functions, so a value never has more digits than a small multiple of the expression's length.
 """
@@ -81,7 +81,7 @@ def calculate(expr: str) -> Fraction:
 def format_result(value: Fraction) -> str:
     """Canonical text of a result: a decimal that ends within 10 places exactly, anything else rounded to 2 places.
 
-    No trailing zeros, no bare point (``24``, ``0.5``). Rounding is half up in size, so away from zero for negative values.
+    No trailing zeros, no bare point (``24``, ``0.5``). Half up means away from zero, for negative values too.
     """
     places = _EXACT_PLACES if (value * 10**_EXACT_PLACES).denominator == 1 else 2
     scaled = _round_half_up(value * 10**places)
@@ -93,8 +93,8 @@ def format_result(value: Fraction) -> str:
 def agrees(result: str, value: Fraction) -> bool:
     """Whether a written result is ``value``, exactly or rounded half up to the decimal places it shows.
 
-    Commas and surrounding spaces are dropped; a result ``a/b`` must be exact, and anything but a decimal or ``a/b`` does
-    not agree.
+    Commas and surrounding spaces are dropped; ``a/b`` must be exact, and anything but a decimal or ``a/b`` does not
+    agree.
     """
     text = result.strip(" ").replace(",", "")
     if len(text) > MAX_LENGTH:
@@ -181,7 +181,7 @@ def _tokens(expr: str) -> Iterator[str]:
             character = text[position:].lstrip(" ")[0]
             if character == ".":
                 raise _syntax_error(expr)
-            raise CalculatorError("unsupported", f"{_shown(expr)} has {character!r}, which the calculator does not know")
+            raise CalculatorError("unsupported", f"{_shown(expr)} has {character!r}, which is not arithmetic")
         yield match[1]
         position = match.end()
 

@@ -20,7 +20,13 @@ from socratic.types import Chain, Problem, QGSees, Role, Trace, UserError
 if TYPE_CHECKING:
     from socratic.loops import Solving
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Socratic chain of thought.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Socratic chain of thought.",
+)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is, and their rows.")
 app.add_typer(data_app, name="data")
 
@@ -70,7 +76,13 @@ def data_list(as_json: AsJson = False) -> None:
     table = _table("name", "splits", "answer", "gold chains", "what")
     for task in TASKS.values():
         row = task.describe()
-        table.add_row(row["name"], ", ".join(row["splits"]), row["answer_type"], row["gold_chains"], row["description"])
+        table.add_row(
+            row["name"],
+            ", ".join(row["splits"]),
+            row["answer_type"],
+            "yes" if row["gold_chains"] else "no",
+            row["description"],
+        )
     out.print(table)
 
 
@@ -105,8 +117,12 @@ def train(
     chains: Annotated[str, typer.Option(help="A file of chains, or gold:NAME for a data set's own.")],
     student: Annotated[str, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
-    start_from: Annotated[str | None, typer.Option("--from", help="Continue from this trained student's weights.")] = None,
-    qg_sees: Annotated[QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")] = "answers",
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Continue from this trained student's weights.")
+    ] = None,
+    qg_sees: Annotated[
+        QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
+    ] = "answers",
     seed: Annotated[int, typer.Option(help="Of order, dropout and new weights.")] = 0,
     setting: Settings = None,
     data_dir: DataDir = None,
@@ -171,9 +187,9 @@ def solve(
     if (text is None) == (file is None):
         raise UserError("give either the problem's text or --file, and not both")
     if file is not None:
-        from socratic.tasks import read_problems
+        from socratic.tasks import read_questions
 
-        problems = read_problems(file, _pairs(column))
+        problems = read_questions(file, _pairs(column))
     else:
         words = sys.stdin.read() if text == "-" else str(text)
         if not words.strip():
@@ -211,7 +227,9 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = "auto",
     setting: Settings = None,
-    resume: Annotated[Literal["if-possible", "always", "never"], typer.Option(help="What to do with a run in --out.")] = "if-possible",
+    resume: Annotated[
+        Literal["if-possible", "always", "never"], typer.Option(help="What to do with a run in --out.")
+    ] = "if-possible",
     data_dir: DataDir = None,
     split_scheme: Scheme = "authors",
     column: Columns = None,
@@ -313,8 +331,9 @@ def _solving(
     dtype: str,
     setting: list[str] | None,
 ) -> Solving:
+    from socratic.lm.cpu import keep_freed_memory
     from socratic.lm.load import load_lm
-    from socratic.loops import Solving, SolveSettings
+    from socratic.loops import SolveSettings, Solving
 
     settings = SolveSettings.parse(
         {
@@ -326,6 +345,7 @@ def _solving(
         }
     )
     settings.check_models(qg, qa, lm)
+    keep_freed_memory()
     with err.status("loading the students"):
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))

@@ -19,7 +19,7 @@ def examine(data_dir: str | None = None) -> dict[str, Any]:
 
     device = default_device()
     folder = data_dir or os.environ.get("SOCRATIC_DATA")
-    found = [name for name, task in TASKS.items() if folder and task.is_in(Path(folder))]
+    found = [name for name in TASKS if folder and (Path(folder) / name.removesuffix("-main")).is_dir()]
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("socratic", "torch", "transformers", "peft", "datasets", "openai")},

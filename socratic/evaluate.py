@@ -71,8 +71,8 @@ def evaluate(
     ``resume`` says what happens to a run that already stands in ``out``: ``never`` refuses it; ``if-possible``
     continues it where settings and problems are the same; ``always`` continues in spite of differences and notes them
     in ``env.json``. Raises `UserError` for a refused or foreign folder, one that another process holds, stored traces
-    that do not belong to the problems, and ``problems`` that are empty or share an id; `ValueError` for a solver that
-    does not answer exactly what it was asked.
+    that do not belong to the problems, and ``problems`` that are empty, share an id or have an unreadable gold;
+    `ValueError` for a solver that does not answer exactly what it was asked.
     """
     _check_request(problems, samples)
     config = _plain({**settings, "samples": samples})
@@ -180,6 +180,8 @@ def _check_request(problems: Sequence[Problem], samples: int) -> None:
     repeated, count = Counter(p.id for p in problems).most_common(1)[0]
     if count > 1:
         raise UserError(f"problem id {repeated!r} stands {count} times among the problems; give each its own id")
+    for problem in problems:
+        answers.canonical(problem.answer, problem.answer_type, problem.choices)  # an unreadable gold stops us now
 
 
 def _solve_pending(pending: list[tuple[Problem, int]], solve: Solve) -> Iterator[tuple[Trace, Score]]:

@@ -32,8 +32,12 @@ class SolveSettings(Settings):
     """What decides a trace, apart from the models."""
 
     solver: Solver = Field("socratic", description="the loop: socratic (QG and QA), tied, unified, cot or answer")
-    qg_sees: QGSees | None = Field(None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset")
-    calculator: bool | None = Field(None, description="compute <<expr= for the students; the checkpoint's default if unset")
+    qg_sees: QGSees | None = Field(
+        None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
+    )
+    calculator: bool | None = Field(
+        None, description="compute <<expr= for the students; the checkpoint's default if unset"
+    )
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     seed: int = Field(0, description="of sampling; a sample depends on seed, problem and sample index alone")
     max_steps: int = Field(16, ge=1, description="sub-questions before the loop is stopped (gold has at most 11)")
@@ -177,7 +181,7 @@ class _Job:
 class Solving:
     """A solver with its models: checks that they fit, and runs jobs (problem, sample) to traces.
 
-    Raises `UserError` for a missing or superfluous model, and for a calculator asked of a model that cannot stop for it.
+    Raises `UserError` for a missing or superfluous model, and for a calculator that a model cannot stop for.
     """
 
     def __init__(

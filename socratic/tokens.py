@@ -1,7 +1,7 @@
 """A tokenizer as the transcript needs it: segments tokenised alone, marks cut out, END by id, exact text back.
 
-Segments are tokenised one by one and their ids concatenated, so that a model that wrote a segment token by token and one
-that reads it as text agree wherever the tokenizer is exact, and a KV cache stays valid as the transcript grows.
+Segments are tokenised one by one and their ids concatenated, so that a model that wrote a segment token by token and
+one that reads it as text agree wherever the tokenizer is exact, and a KV cache stays valid as the transcript grows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RESTORED = ("<<", ">>", "\n")
 class Codec:
     """Ids of transcript segments and back.
 
-    ``end_id`` is the model's end token (END); ``special_ids`` all others that text never holds. ``exact`` says that every
+    ``end_id`` is the model's end token (END); ``special_ids`` all others that text never holds. ``exact``: every
     piece of text comes back from its ids unchanged. Where it does not (metaspace tokenizers, T5's vocabulary without
     newline and ``<``), ``substitutions`` are applied before tokenising, texts are not cut at calculator marks, and the
     calculator is off. A tokenizer that loses plain digits or letters even so is refused with `UserError`.
@@ -51,7 +51,9 @@ class Codec:
             self.substitutions = {old: new for old, new in _SUBSTITUTES if not self._returns(f"a{old}b")}
             for piece in (*_PLAIN, *self.substitutions.values()):
                 if not self._returns(piece):
-                    raise UserError(f"the tokenizer of {name} does not give back the text {piece!r}; use another student")
+                    raise UserError(
+                        f"the tokenizer of {name} does not give back the text {piece!r}; use another student"
+                    )
 
     def problem(self, text: str) -> list[int]:
         """Ids of the first segment, BOS in front where the tokenizer puts one; never cut."""

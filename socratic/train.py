@@ -19,8 +19,9 @@ from pydantic import Field
 from socratic.config import Settings
 from socratic.examples import build_examples
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Card, library_versions, write_card
-from socratic.lm.load import Pretrained, default_device, has_bf16, is_checkpoint, load_pretrained, load_student
+from socratic.lm.checkpoint import Base, Card, is_checkpoint, library_versions, read_card, write_card
+from socratic.lm.cpu import keep_freed_memory
+from socratic.lm.load import Pretrained, default_device, has_bf16, load_pretrained, load_student
 from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
@@ -31,7 +32,7 @@ _CHECKPOINTS = "checkpoints"
 
 
 class TrainSettings(Settings):
-    """How a student is trained. The defaults are for full fine-tuning; see ``default_learning_rate`` for the rate."""
+    """How a student is trained."""
 
     learning_rate: float | None = Field(None, gt=0, description="peak rate; by the student's size if unset")
     epochs: float = Field(3.0, gt=0, description="passes over the training examples")
@@ -51,7 +52,9 @@ class TrainSettings(Settings):
     best_by: Literal["loss", "accuracy"] = Field("loss", description="dev loss, or dev accuracy through solve")
     partner: str | None = Field(None, description="the other student of a QG/QA pair, for best_by accuracy")
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without improvement")
-    max_bad_steps: int = Field(10, ge=0, description="updates with a gradient that is not finite, skipped before halting")
+    max_bad_steps: int = Field(
+        10, ge=0, description="updates with a gradient that is not finite, skipped before halting"
+    )
     report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
     trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as fsdp")
 
@@ -89,8 +92,6 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
             _check_same(read_json(out / PLAN), plan, out)
             if is_checkpoint(out) and check_manifest(out) is None:
                 on_note(f"{out} is already trained; give another --out to train again")
-                from socratic.lm.checkpoint import read_card
-
                 return read_card(out)
         elif any(path.name != ".lock" for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no training run; give another --out")
@@ -131,9 +132,12 @@ def _train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callab
 
     from socratic.trainer import Guard, StudentTrainer, collate, to_row
 
-    transformers.utils.logging.set_verbosity_error()
+    hf_logging: Any = transformers.utils.logging
+    hf_logging.set_verbosity_error()
     transformers.set_seed(settings.seed)
     device = default_device()
+    if device == "cpu":
+        keep_freed_memory()
     pretrained = _start(run)
     model, codec = pretrained.model, Codec(pretrained.tokenizer)
     parameters = model.num_parameters()
@@ -239,9 +243,12 @@ def _start(run: TrainingRun) -> Pretrained:
         return load_student(Path(run.start_from), torch.float32)[0]
     if run.student.startswith("scratch:"):
         from socratic.lm import scratch
-        from socratic.lm.checkpoint import Base
 
-        texts = [text for c in run.chains for text in (c.question, c.answer, *(t for s in c.steps for t in (s.question, s.answer)))]
+        texts = [
+            text
+            for c in run.chains
+            for text in (c.question, c.answer, *(t for s in c.steps for t in (s.question, s.answer)))
+        ]
         tokenizer = scratch.train_tokenizer(texts)
         model = scratch.build(run.student.removeprefix("scratch:"), tokenizer)
         return Pretrained(model, tokenizer, Base(location=run.student, sha256=None))
@@ -274,7 +281,7 @@ def _dev_accuracy(
     from socratic.lm.causal import CausalLM
     from socratic.lm.load import load_lm
     from socratic.lm.seq2seq import Seq2SeqLM
-    from socratic.loops import Solving, SolveSettings
+    from socratic.loops import SolveSettings, Solving
 
     pair = run.role in ("qg", "qa")
     if pair and settings.partner is None:
@@ -285,7 +292,9 @@ def _dev_accuracy(
     def accuracy(model: Any) -> float:
         lm: LM = Seq2SeqLM(model, codec, "student") if seq2seq else CausalLM(model, codec, "student")
         lm.qg_sees = run.qg_sees
-        models = {"lm": lm} if not pair else {"qg": lm, "qa": partner} if run.role == "qg" else {"qg": partner, "qa": lm}
+        models = (
+            {"lm": lm} if not pair else {"qg": lm, "qa": partner} if run.role == "qg" else {"qg": partner, "qa": lm}
+        )
         solver = "socratic" if pair else run.role
         traces = Solving(SolveSettings.parse({"solver": solver}), **models).run((p, 0) for p in problems)
         golds = {p.id: p for p in problems}

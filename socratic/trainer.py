@@ -75,14 +75,19 @@ class StudentTrainer(transformers.Trainer):
     ) -> torch.Tensor:
         """Sum of -log p over learned tokens, divided by their number in the whole batch of all devices."""
         logits, targets = target_logits(model, inputs)
-        return cross_entropy(logits.float(), targets, reduction="sum") / num_items_in_batch * self.accelerator.num_processes
+        return (
+            cross_entropy(logits.float(), targets, reduction="sum")
+            / num_items_in_batch
+            * self.accelerator.num_processes
+        )
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Dev loss and accuracy per learned token, over all of them, and accuracy per problem if asked for."""
         totals = torch.zeros(3, dtype=torch.float64)
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 logits, targets = target_logits(self.model_wrapped, self._prepare_inputs(batch))
@@ -91,7 +96,7 @@ class StudentTrainer(transformers.Trainer):
         nll, right, count = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         metrics = {"eval_loss": round(nll / count, 5), "eval_token_accuracy": round(right / count, 5)}
         if self.accuracy is not None:
-            metrics["eval_accuracy"] = self.accuracy(self.model)
+            metrics["eval_accuracy"] = self.accuracy(model)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -112,8 +117,8 @@ class Guard(transformers.TrainerCallback):
         kwargs["model"].zero_grad(set_to_none=True)  # an optimizer passes over parameters without a gradient
         if self.bad_steps > self.max_bad_steps:
             raise UserError(
-                f"the gradient was not finite in {self.bad_steps} updates, the last at update {state.global_step}; lower "
-                f"learning_rate={args.learning_rate:g} or set precision=fp32; checkpoints stay in {args.output_dir}"
+                f"the gradient was not finite in {self.bad_steps} updates, the last at update {state.global_step}; "
+                f"lower learning_rate={args.learning_rate:g} or set precision=fp32; {args.output_dir} keeps checkpoints"
             )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

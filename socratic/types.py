@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 AnswerType = Literal["number", "yesno", "choice", "text"]
 Role = Literal["qg", "qa", "unified", "cot", "answer"]
 QGSees = Literal["answers", "questions"]
-"""What the question generator reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
+"""What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
 
 ROLES: tuple[Role, ...] = ("qg", "qa", "unified", "cot", "answer")
 
@@ -60,7 +60,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class Problem(_Record):
-    """One problem as its data set states it; ``answer`` is the gold as the data writes it (``70,000``, ``yes``, ``B``)."""
+    """One problem as its data set states it; ``answer`` is the gold as the data writes it (``70,000``, ``B``)."""
 
     id: str
     dataset: str
@@ -148,8 +148,8 @@ class Trace(_Record):
 
     ``raw`` is the learned text of all slots and then ``\\n#### …``: the text that is scored. ``answer`` is the final
     slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
-    markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in, so
-    that the sum over a run is the time that solving took.
+    markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in,
+    so that the sum over a run is the time that solving took.
     """
 
     problem_id: str

@@ -214,7 +214,12 @@ def test_a_solver_must_answer_what_it_was_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("problems", "samples", "said"),
-    [([], 1, "no problems"), (PROBLEMS[:1] * 2, 1, "'d/test/0' stands 2 times"), (PROBLEMS, 0, "samples=0")],
+    [
+        ([dataclasses.replace(PROBLEMS[0], answer="7:30")], 1, "7:30"),
+        ([], 1, "no problems"),
+        (PROBLEMS[:1] * 2, 1, "'d/test/0' stands 2 times"),
+        (PROBLEMS, 0, "samples=0"),
+    ],
 )
 def test_an_impossible_request_is_refused(tmp_path: Path, problems: list[Problem], samples: int, said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -20,6 +20,7 @@ LEVELS: list[set[str]] = [
     {"answers", "prompts"},
     {"tokens"},
     {"tasks", "lm", "examples"},
+    {"doctor"},
     {"loops", "trainer", "teacher", "curate"},
     {"train", "evaluate"},
     {"report"},

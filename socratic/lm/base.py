@@ -175,5 +175,3 @@ class Decoding:
             self.session.crop(self.start)
         self.request.partial = text
         self.request.completion = Completion(text, fault, self.decoded)
-
-

@@ -18,8 +18,8 @@ class CausalLM(LM):
     """A transformers causal model behind the `LM` interface.
 
     Rows of different lengths share a batch without padding on the left: row b's next token is written at its own
-    position, and its attention reads positions up to that one. Caches are tensors [layers, 2, heads, length, head size],
-    one a session; a step gathers them into one batch, decodes, and hands them back.
+    position, and its attention reads positions up to that one. Caches are tensors [layers, 2, heads, length, head
+    size], one a session; a step gathers them into one batch, decodes, and hands them back.
     """
 
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
@@ -188,7 +188,7 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
 
     greedy = logits.argmax(-1)
     if all(row.request.temperature == 0 for row in rows):
-        return greedy.tolist()  # type: ignore[no-any-return]
+        return greedy.tolist()
     heat = torch.tensor([row.request.temperature or 1.0 for row in rows], device=logits.device)
     draws = [
         row.request.rng.random() if row.request.temperature and not (row.forced or row.ended) else 0.0 for row in rows
@@ -197,4 +197,4 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     target = torch.tensor(draws, device=logits.device, dtype=torch.float64)[:, None] * cumulated[:, -1:]
     sampled = torch.searchsorted(cumulated, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     hot = torch.tensor([row.request.temperature > 0 for row in rows], device=logits.device)
-    return torch.where(hot, sampled, greedy).tolist()  # type: ignore[no-any-return]
+    return torch.where(hot, sampled, greedy).tolist()

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from socratic.config import Settings
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.store import atomic_write, read_json, write_json
@@ -36,7 +38,7 @@ class Card(Settings):
     transcript: str = TRANSCRIPT_VERSION
     end_id: int
     end_text: str
-    substitutions: dict[str, str] = {}
+    substitutions: dict[str, str] = Field(default_factory=dict)
     base: Base
     adapter: bool
     parameters: int
@@ -57,7 +59,7 @@ def read_card(folder: Path) -> Card:
     card = Card.parse(read_json(folder / CARD), where=f"{folder / CARD} field")
     if card.transcript != TRANSCRIPT_VERSION:
         raise UserError(
-            f"{folder} was trained on transcript version {card.transcript}, this is {TRANSCRIPT_VERSION}; train it again"
+            f"{folder} was trained on transcript version {card.transcript}, not {TRANSCRIPT_VERSION}; train it again"
         )
     return card
 
@@ -85,7 +87,11 @@ def write_card(folder: Path, card: Card) -> None:
 def _model_card(name: str, card: Card) -> str:
     what = {
         "qg": "asks the next sub-question of a problem"
-        + (", reading the answers so far" if card.qg_sees == "answers" else ", reading only the problem and its own questions"),
+        + (
+            ", reading the answers so far"
+            if card.qg_sees == "answers"
+            else ", reading only the problem and its own questions"
+        ),
         "qa": "answers the sub-questions of a problem and gives the final answer",
         "unified": "asks and answers the sub-questions of a problem",
         "cot": "writes a chain of thought and the final answer",
@@ -102,7 +108,8 @@ def _model_card(name: str, card: Card) -> str:
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     metrics = "\n".join(f"| {key} | {value} |" for key, value in card.metrics.items())
     return (
-        f"---\ntags: [socratic, {card.role}]\n---\n# {name}\n\nA student of `socratic`, role **{card.role}**: it {what}.\n\n"
+        f"---\ntags: [socratic, {card.role}]\n---\n# {name}\n\n"
+        f"A student of `socratic`, role **{card.role}**: it {what}.\n\n"
         f"| | |\n|---|---|\n{table}\n\n## Training\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
         f"`socratic.json` beside this file holds the settings, the data's hash and the library versions.\n"
     )

@@ -99,7 +99,9 @@ class EndpointLM(LM):
                 seed=request.rng.getrandbits(31),
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name") from None
+            raise UserError(
+                f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name"
+            ) from None
         except openai.OpenAIError as error:
             return Completion("", "model_error", 0, f"{type(error).__name__}: {error}"[:300])
         if not reply.choices or reply.choices[0].message.content is None:

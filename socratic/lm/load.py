@@ -58,7 +58,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
 
 
 def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
-    """A trained student, an adapter merged into its base; raises `UserError` where it is torn or its base has changed."""
+    """A trained student, an adapter merged into its base; raises `UserError` for a torn one or a changed base."""
     if problem := check_manifest(folder):
         raise UserError(f"{folder} is not a whole checkpoint ({problem}); train it again, or resume its training")
     card = read_card(folder)
@@ -91,7 +91,7 @@ def load_pretrained(model: str, dtype: Any) -> Pretrained:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"{model!r} cannot be loaded as a model ({reason}); give a folder with safetensors, a Hub id or a .gguf file"
+            f"{model!r} cannot be loaded ({reason}); give a folder with safetensors, a Hub id or a .gguf file"
         ) from None
     digest = _hash_weights(path) if path.is_dir() else getattr(config, "_commit_hash", None)
     location = str(path.resolve()) if path.is_dir() else model
@@ -126,16 +126,17 @@ def _load_gguf(path: Path, dtype: Any) -> Pretrained:
     """A dequantized GGUF as a plain model: its own config without the quantization, which could not be saved."""
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     if not path.is_file():
         raise UserError(f"there is no file {path}; give the path of a .gguf file")
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+        loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as GGUF ({str(error).strip().splitlines()[0][:200]})") from None
     tokenizer = load_gguf_tokenizer(path)
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     settings |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    plain = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=dtype)
+    plain = auto.from_config(type(loaded.config).from_dict(settings), dtype=dtype)
     plain.load_state_dict(loaded.state_dict())
     plain.tie_weights()
     return Pretrained(plain, tokenizer, Base(location=str(path.resolve()), sha256=hash_file(path)))
@@ -168,5 +169,6 @@ def has_bf16(device: str) -> bool:
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    mkldnn: Any = torch.ops.mkldnn
+    return bool(mkldnn._is_mkldnn_bf16_supported())

@@ -47,21 +47,27 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = _VOCABULARY) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<pad>", "</s>", "<unk>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def build(name: str, tokenizer: Any) -> Any:
     """A randomly initialised model of about 2 million parameters; draws from torch's global generator.
 
+    Without dropout: in attention it costs a CPU ten times the rest, and models this small do not overfit first.
     Raises `UserError` for an unknown name.
     """
-    import transformers as hf
+    import transformers
 
-    common = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    hf: Any = transformers
+    common = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     if name == "gpt2-tiny":
-        gpt2 = hf.GPT2Config(n_embd=_WIDTH, n_layer=_LAYERS, n_head=_HEADS, n_positions=_POSITIONS, bos_token_id=None, **common)
+        shape = {"n_embd": _WIDTH, "n_layer": _LAYERS, "n_head": _HEADS, "n_positions": _POSITIONS}
+        gpt2 = hf.GPT2Config(**shape, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=None, **common)
         return hf.GPT2LMHeadModel(gpt2)
     if name == "llama-tiny":
         llama = hf.LlamaConfig(
@@ -83,6 +89,7 @@ def build(name: str, tokenizer: Any) -> Any:
             d_ff=2 * _WIDTH,
             num_layers=_LAYERS // 2 + 1,
             num_heads=_HEADS,
+            dropout_rate=0.0,
             decoder_start_token_id=tokenizer.pad_token_id,
             **common,
         )

@@ -11,7 +11,7 @@ from socratic.tokens import Codec, learned_text
 from socratic.types import QGSees
 
 Script = Callable[[str, SlotKind], str]
-"""(transcript so far, kind of the slot) -> what to say; stripped text is said as learned, ``""`` is an immediate END."""
+"""(transcript so far, kind of the slot) -> what to say, said as a learned text is; ``""`` is an immediate END."""
 
 
 class ScriptedLM(LM):

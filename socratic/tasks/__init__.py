@@ -16,7 +16,17 @@ from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, strategyqa,
 from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, nearest, normalise
 from socratic.types import Chain, Problem, UserError
 
-__all__ = ["SPLITS", "SPLIT_SCHEMES", "TASKS", "Task", "in_dev", "load_chains", "load_problems", "normalise"]
+__all__ = [
+    "SPLITS",
+    "SPLIT_SCHEMES",
+    "TASKS",
+    "Task",
+    "in_dev",
+    "load_chains",
+    "load_problems",
+    "normalise",
+    "read_questions",
+]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (*gsm8k.TASKS, strategyqa.TASK, svamp.TASK, multiarith.TASK, addsub.TASK, singleeq.TASK)
@@ -46,6 +56,13 @@ def load_problems(
     items = _items(name, split, data_dir, limit, split_scheme, columns)
     # A file of chains may hold several chains of one problem.
     return list({problem.id: problem for problem, _ in items}.values())[:limit]
+
+
+def read_questions(name: str, columns: Mapping[str, str] | None = None) -> list[Problem]:
+    """The problems of a user's own file, of all splits, to be solved: answers may be missing (``""``)."""
+    if not name.endswith(own.SUFFIXES):
+        raise UserError(f"{name!r} is not a problem file; give one ending in {', '.join(own.SUFFIXES)}")
+    return own.load_questions(Path(name).expanduser(), columns)
 
 
 def load_chains(

@@ -41,6 +41,11 @@ class Task:
     load: Callable[[Path | None, Part, SplitScheme], list[Item]]
     splits: tuple[str, ...] = SPLITS
 
+    def describe(self) -> dict[str, Any]:
+        """Everything but how it is loaded, as plain values."""
+        kept = ("name", "description", "splits", "answer_type", "gold_chains", "upstream", "licence")
+        return {name: getattr(self, name) for name in kept}
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name most like ``name``, for an error message."""

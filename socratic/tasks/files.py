@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from socratic.calculator import format_result
 from socratic.types import UserError
 
+# Bounded, so that 1e999999999 is refused rather than computed.
 _NUMBER = re.compile(r"[-+]?\d{1,30}(\.\d{0,30})?([eE][-+]?\d{1,2})?")
 
 
@@ -77,7 +77,7 @@ def number_text(value: Any, where: str) -> str:
     if value is None or value == "":
         raise UserError(f"{where} is empty; fill it in or remove the record")
     text = value.strip() if isinstance(value, str) else repr(value)
-    if isinstance(value, bool) or not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+    if isinstance(value, bool) or not _NUMBER.fullmatch(text):
         raise UserError(f"{where} is {value!r:.60}, not a finite number; correct it or remove the record")
     fraction = recover_fraction(Fraction(text))
     decimal = format_result(fraction)

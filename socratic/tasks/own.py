@@ -8,7 +8,7 @@ A record, every field but the first two optional::
 ``columns`` maps a field to the file's name for it. In CSV ``choices`` and ``steps`` hold JSON; an empty cell is absent.
 Without an id, ``FILE/all/00017`` names the record. Without an answer_type, JSON's true and false are a ``yesno``, a
 record with choices is a ``choice``, any other a ``number``. The file is all of ``test``; ``train`` and ``dev`` are its
-two parts by the dev rule. Lines that this package wrote load as they are: problems (by the split they state) and chains.
+two parts by the dev rule. Lines that this package wrote load as they are: problems (by their split) and chains.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "step
 
 def load(path: Path, split: Split, columns: Mapping[str, str] | None = None) -> list[Item]:
     """The items of ``split`` in ``path``; every fault is a `UserError` with file and line."""
-    for key in columns or {}:
-        if key not in FIELDS:
-            raise UserError(f"columns names the unknown field {key!r}; did you mean {nearest(key, FIELDS)!r}?")
+    _check_columns(columns)
     rows = read_rows(path)
     first = set(rows[0].values) if path.suffix == ".jsonl" and not columns else set()
     if first == {field.name for field in fields(Chain)}:
@@ -43,6 +41,35 @@ def load(path: Path, split: Split, columns: Mapping[str, str] | None = None) -> 
     items = [_item(row, number, path.stem, split, columns or {}) for number, row in enumerate(rows)]
     _refuse_doubles(rows, [problem for problem, _ in items])
     return carve(items, split)
+
+
+def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list[Problem]:
+    """Every problem in ``path``, whether it has an answer or not (then ``""``), and whatever split it names."""
+    _check_columns(columns)
+    names = {field: (columns or {}).get(field, field) for field in FIELDS}
+    problems = []
+    rows = read_rows(path)
+    for number, row in enumerate(rows):
+        given = {field: row.values.get(name) for field, name in names.items()}
+        problems.append(
+            Problem(
+                id=str(given["id"] or row.values.get("problem_id") or f"{path.stem}/all/{number:05d}"),
+                dataset=path.stem,
+                split="test",
+                question=row.text(names["question"]),
+                answer=str(given["answer"] or ""),
+                choices=_choices(row, given["choices"] or None),
+                context=_context(row, given["context"] or None),
+            )
+        )
+    _refuse_doubles(rows, problems)
+    return problems
+
+
+def _check_columns(columns: Mapping[str, str] | None) -> None:
+    for key in columns or {}:
+        if key not in FIELDS:
+            raise UserError(f"columns names the unknown field {key!r}; did you mean {nearest(key, FIELDS)!r}?")
 
 
 def _item(row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str]) -> Item:
@@ -57,7 +84,7 @@ def _item(row: Row, number: int, dataset: str, split: Split, columns: Mapping[st
     question = clean_text(*required("question"))
     raw_answer, answer_where = required("answer")
     choices = _choices(row, get("choices"))
-    default = "yesno" if isinstance(raw_answer, bool) else "choice" if choices else "number"
+    default: AnswerType = "yesno" if isinstance(raw_answer, bool) else "choice" if choices else "number"
     answer_type: AnswerType = get("answer_type") or default
     if answer_type not in get_args(AnswerType):
         known = ", ".join(get_args(AnswerType))

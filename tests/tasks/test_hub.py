@@ -1,0 +1,66 @@
+"""The Hub as a source, with `datasets` replaced: nothing here reaches the network."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from socratic.tasks import load_chains, load_problems
+from socratic.types import Step, UserError
+
+
+class DatasetsError(Exception):
+    pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[Any, ...], Any]:
+    """What `datasets.load_dataset` answers, by repository, configuration and split: rows, or an exception."""
+    answers: dict[tuple[Any, ...], Any] = {}
+
+    def load_dataset(repository: str, config: str | None, *, split: str) -> Any:
+        answer = answers[repository, config, split]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    module: Any = ModuleType("datasets")
+    module.load_dataset = load_dataset
+    module.exceptions = SimpleNamespace(DatasetsError=DatasetsError)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.delenv("SOCRATIC_DATA", raising=False)
+    return answers
+
+
+def test_gsm8k_has_the_ids_of_the_files(hub: dict[tuple[Any, ...], Any]) -> None:
+    hub["openai/gsm8k", "socratic", "test"] = [{"question": "Q?", "answer": "S? ** 1+1 = <<1+1=2>>2\n#### 2"}]
+    [chain] = load_chains("gsm8k", "test")
+    assert (chain.problem_id, chain.steps) == ("gsm8k/test/00000", (Step("S?", "1+1 = <<1+1=2>>2"),))
+
+
+def test_a_copy_with_a_split_of_its_own_has_ids_of_its_own(hub: dict[tuple[Any, ...], Any]) -> None:
+    hub["ChilleD/MultiArith", None, "test"] = [{"question": " How many? ", "final_ans": "145.0"}]
+    [problem] = load_problems("multiarith", "test")
+    assert (problem.id, problem.question, problem.answer) == ("multiarith-hub/test/00000", "How many?", "145")
+    with pytest.raises(UserError, match="no gold chains"):
+        load_chains("multiarith", "test")
+    hub["ChilleD/StrategyQA", None, "test"] = [{"question": "Is it?", "answer": True, "facts": "One. Two."}]
+    assert load_problems("strategyqa", "test")[0].id == "strategyqa-hub/test/00000"
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no\nroute"), ValueError("no split"), DatasetsError("broken")])
+def test_a_failure_says_what_to_do(error: Exception, hub: dict[tuple[Any, ...], Any]) -> None:
+    hub["openai/gsm8k", "main", "test"] = error
+    with pytest.raises(UserError, match=r"openai/gsm8k could not be loaded .*pass --data-dir or set SOCRATIC_DATA"):
+        load_problems("gsm8k-main", "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("addsub", "authors"), ("singleeq", "authors"), ("strategyqa", "fine-tune-cot")]
+)
+def test_what_the_hub_does_not_have_needs_files(name: str, scheme: str, hub: dict[tuple[Any, ...], Any]) -> None:
+    with pytest.raises(UserError, match="pass --data-dir"):
+        load_problems(name, "test", split_scheme=scheme)
