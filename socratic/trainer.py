@@ -75,11 +75,9 @@ class StudentTrainer(transformers.Trainer):
     ) -> torch.Tensor:
         """Sum of -log p over learned tokens, divided by their number in the whole batch of all devices."""
         logits, targets = target_logits(model, inputs)
-        return (
-            cross_entropy(logits.float(), targets, reduction="sum")
-            / num_items_in_batch
-            * self.accelerator.num_processes
-        )
+        summed = cross_entropy(logits.float(), targets, reduction="sum")
+        mean: torch.Tensor = summed / num_items_in_batch * self.accelerator.num_processes
+        return mean
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
