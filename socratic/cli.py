@@ -331,7 +331,6 @@ def _solving(
     dtype: str,
     setting: list[str] | None,
 ) -> Solving:
-    from socratic.lm.cpu import keep_freed_memory
     from socratic.lm.load import load_lm
     from socratic.loops import SolveSettings, Solving
 
@@ -345,7 +344,6 @@ def _solving(
         }
     )
     settings.check_models(qg, qa, lm)
-    keep_freed_memory()
     with err.status("loading the students"):
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))

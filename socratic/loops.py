@@ -97,10 +97,10 @@ Loop = Generator[tuple[LM, Session, SlotKind], Completion, _Outcome]
 
 
 def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int) -> Loop:
-    """QG asks, QA answers, in two sessions; one shared session where ``qg is qa``."""
+    """QG asks, QA answers, in two sessions; one shared session where ``qg is qa`` and it reads everything."""
     out = _Outcome()
     ask = qg.session()
-    reply = ask if qg is qa else qa.session()
+    reply = ask if qg is qa and qg_sees == "answers" else qa.session()
     sessions = [ask] if ask is reply else [ask, reply]
     for session in sessions:
         session.write_problem(render_problem(problem))
@@ -133,8 +133,10 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int)
         out.slots += [step.question, step.answer]
         marks = [session.mark() for session in sessions]
 
-    reply.crop(marks[-1])  # whatever stopped it, the final slot follows the prefix it was trained on
-    reply.write_marker("question")
+    for session, mark in zip(sessions, marks, strict=True):
+        if session is reply or out.stop_reason != "finished":  # QG's own stop stays
+            session.crop(mark)
+    reply.write_marker("question")  # whatever stopped it, the final slot follows the prefix it was trained on
     reply.write_slot("")
     return (yield from _final_slot(out, qa, reply))
 

@@ -42,11 +42,12 @@ class Codec:
         added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids: frozenset[int] = frozenset((added | set(tokenizer.all_special_ids)) - {self.end_id})
         first = tokenizer("x").input_ids[:1]
-        self.bos: tuple[int, ...] = (first[0],) if first[0] == tokenizer.bos_token_id else ()
+        self.bos: tuple[int, ...] = tuple(first) if first == [tokenizer.bos_token_id] else ()
         self._ids = lru_cache(maxsize=200_000)(self._tokenize)
         self._equals: dict[int, bool] = {}
         self.substitutions: dict[str, str] = {}
-        self.exact = all(self._raw_decode(self._ids(piece)) == piece for piece in _EXACT)
+        runs = [(piece,) for piece in _EXACT] + [_EXACT]  # alone and in a row: a dummy prefix shows only in the latter
+        self.exact = all(self._raw_decode([i for p in run for i in self._ids(p)]) == "".join(run) for run in runs)
         if not self.exact:
             self.substitutions = {old: new for old, new in _SUBSTITUTES if not self._returns(f"a{old}b")}
             for piece in (*_PLAIN, *self.substitutions.values()):

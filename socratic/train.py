@@ -20,7 +20,6 @@ from socratic.config import Settings
 from socratic.examples import build_examples
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Base, Card, is_checkpoint, library_versions, read_card, write_card
-from socratic.lm.cpu import keep_freed_memory
 from socratic.lm.load import Pretrained, default_device, has_bf16, load_pretrained, load_student
 from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
 from socratic.tokens import Codec
@@ -41,11 +40,11 @@ class TrainSettings(Settings):
     accumulation: int = Field(1, ge=1, description="forward passes of one update")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
     schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
-    seed: int = 0
+    seed: int = Field(0, description="of order, dropout and new weights")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
     evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
@@ -61,7 +60,7 @@ class TrainSettings(Settings):
 
 def default_learning_rate(parameters: int, lora: bool) -> float:
     """A peak rate by student size; see ``docs/training.md`` for how it was chosen (on dev, never on test)."""
-    full = 1e-3 if parameters < 50e6 else 5e-4 if parameters < 400e6 else 1e-4 if parameters < 2e9 else 2e-5
+    full = 1e-3 if parameters < 50e6 else 2.5e-4 if parameters < 400e6 else 1e-4 if parameters < 2e9 else 2e-5
     return full * 4 if lora else full
 
 
@@ -85,7 +84,6 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
     left as it is. Raises `UserError` where ``out`` holds a run with other settings, naming each, and where the loss was
     not finite more often than ``max_bad_steps``.
     """
-    out.mkdir(parents=True, exist_ok=True)
     with lock(out):
         plan = _plan(run, settings)
         if (out / PLAN).is_file():
@@ -95,8 +93,7 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
                 return read_card(out)
         elif any(path.name != ".lock" for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no training run; give another --out")
-        write_json(out / PLAN, plan)
-        return _train(run, settings, out, on_note)
+        return _train(run, settings, plan, out, on_note)
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
@@ -126,23 +123,26 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
         raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
 
 
-def _train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callable[[str], None]) -> Card:
+def _train(
+    run: TrainingRun, settings: TrainSettings, plan: dict[str, Any], out: Path, on_note: Callable[[str], None]
+) -> Card:
     import torch
     import transformers
 
-    from socratic.trainer import Guard, StudentTrainer, collate, to_row
+    from socratic.trainer import Guard, Notes, StudentTrainer, collate, to_row
 
     hf_logging: Any = transformers.utils.logging
     hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
     transformers.set_seed(settings.seed)
     device = default_device()
-    if device == "cpu":
-        keep_freed_memory()
     pretrained = _start(run)
     model, codec = pretrained.model, Codec(pretrained.tokenizer)
     parameters = model.num_parameters()
     seq2seq = bool(model.config.is_encoder_decoder)
     if settings.lora_rank:
+        if pretrained.base.location.startswith("scratch:"):
+            raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
         model = _with_lora(model, settings.lora_rank, seq2seq)
 
     limit = None if seq2seq else getattr(model.config, "max_position_embeddings", None)
@@ -150,6 +150,8 @@ def _train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callab
     dev_examples, _ = _fitting(build_examples(run.dev_chains, run.role, codec, run.qg_sees, seq2seq), limit)
     if not examples:
         raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
+    if settings.patience is not None and not dev_examples:
+        raise UserError(f"patience={settings.patience} watches the dev loss, but there are no dev chains; leave it out")
     if left_out:
         on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
     rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
@@ -159,18 +161,21 @@ def _train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callab
         f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
     )
 
+    arguments = _arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device)
+    write_json(out / PLAN, plan)
     guard = Guard(settings.max_bad_steps)
     stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
     trainer = StudentTrainer(
         model=model,
-        args=_arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device),
+        args=arguments,
         train_dataset=[to_row(example) for example in examples],
         eval_dataset=[to_row(example) for example in dev_examples] or None,
         data_collator=collate,
         processing_class=codec.tokenizer,
-        callbacks=[guard, *stopping],
+        callbacks=[guard, Notes(on_note), *stopping],
         accuracy=accuracy,
     )
+    trainer.remove_callback(transformers.PrinterCallback)  # it writes to standard output, which --json keeps clean
     started = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))
     metrics = {
@@ -290,6 +295,7 @@ def _dev_accuracy(
     problems = [chain.problem("dev") for chain in run.dev_chains]
 
     def accuracy(model: Any) -> float:
+        attention = model.config._attn_implementation
         lm: LM = Seq2SeqLM(model, codec, "student") if seq2seq else CausalLM(model, codec, "student")
         lm.qg_sees = run.qg_sees
         models = (
@@ -297,18 +303,22 @@ def _dev_accuracy(
         )
         solver = "socratic" if pair else run.role
         traces = Solving(SolveSettings.parse({"solver": solver}), **models).run((p, 0) for p in problems)
-        golds = {p.id: p for p in problems}
-        right = [score(t.raw, golds[t.problem_id].answer, golds[t.problem_id].answer_type).strict for t in traces]
+        golds = {p.id: (p.answer, p.answer_type, p.choices) for p in problems}
+        right = [score(t.raw, *golds[t.problem_id]).strict for t in traces]
+        model.set_attn_implementation(attention)  # solving has its own, without dropout
         return sum(right) / len(right)
 
     return accuracy
 
 
 def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str | None:
-    """The newest checkpoint with a whole manifest; torn or flipped ones are named and passed over."""
+    """The newest checkpoint that is whole, as is the best one it names; others are named and removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
-        if (fault := check_manifest(path)) is None:
+        fault = check_manifest(path)
+        if fault is None and (best := read_json(path / "trainer_state.json")["best_model_checkpoint"]):
+            fault = check_manifest(folder / Path(best).name)
+        if fault is None:
             on_note(f"continuing from {path}")
             return str(path)
         on_note(f"{path} is not whole ({fault}) and is passed over")
@@ -317,8 +327,9 @@ def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str 
 
 
 def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Path, rate: float, device: str) -> Any:
-    """Our settings as transformers `TrainingArguments`."""
+    """Our settings as transformers `TrainingArguments`; raises `UserError` for what it or a tracker refuses."""
     import transformers
+    from transformers.integrations import get_reporting_integration_callbacks
 
     updates = max(1, -(-examples // (settings.batch_size * settings.accumulation)))
     every = max(1, updates // settings.evaluations)
@@ -352,8 +363,11 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "report_to": settings.report_to,
     }
     try:
-        return transformers.TrainingArguments(**(arguments | settings.trainer))
-    except (TypeError, ValueError) as error:
+        made = transformers.TrainingArguments(**(arguments | settings.trainer))
+        for tracker in get_reporting_integration_callbacks(made.report_to):
+            tracker()
+        return made
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the trainer refuses these settings: {error}") from None
 
 

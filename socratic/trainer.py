@@ -5,13 +5,14 @@ This module imports torch and transformers at its top; `socratic.train` imports 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch.nn.functional import cross_entropy
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic.lm.seq2seq import pad
 from socratic.store import write_manifest
@@ -70,6 +71,10 @@ class StudentTrainer(transformers.Trainer):
         self.accuracy = accuracy
         self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        return _EpochOrder(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -98,6 +103,33 @@ class StudentTrainer(transformers.Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+class _EpochOrder(torch.utils.data.Sampler[int]):
+    """Draws each epoch's order from seed and epoch alone: torch's global state is another where a run is resumed."""
+
+    def __init__(self, sampler: LengthGroupedSampler, trainer: transformers.Trainer) -> None:
+        self.sampler, self.trainer = sampler, trainer
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = int(self.trainer.state.epoch or 0)
+        self.sampler.generator = torch.Generator().manual_seed(1_000_003 * self.trainer.args.seed + epoch)
+        return iter(self.sampler)
+
+
+class Notes(transformers.TrainerCallback):
+    """Says how far a training is and what was measured, a line each time the trainer logs."""
+
+    def __init__(self, on_note: Callable[[str], None]) -> None:
+        self.on_note = on_note
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        measured = [f"{key} {value:.4g}" for key, value in logs.items() if key.startswith(("loss", "eval_"))]
+        if measured and state.is_world_process_zero:
+            self.on_note(f"update {state.global_step:,} of {state.max_steps:,}: {', '.join(measured)}")
 
 
 class Guard(transformers.TrainerCallback):

@@ -166,7 +166,8 @@ def _grouped_attention(
 ) -> tuple[torch.Tensor, None]:
     """Masked attention in which the query heads of a group share keys and values without copying them.
 
-    query [rows, heads, width, size]; key, value [rows, groups, length, size]; mask bool [rows, 1, width, length].
+    query [rows, heads, width, size]; key, value [rows, groups, length, size]; mask bool [rows, 1, width, length], causal
+    where None.
     """
     import torch
 
@@ -175,8 +176,9 @@ def _grouped_attention(
     grouped = query.reshape(rows, groups, heads // groups * width, size)
     scores = torch.matmul(grouped, key.transpose(2, 3)).float() * (scaling if scaling is not None else size**-0.5)
     scores = scores.view(rows, groups, heads // groups, width, -1)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(torch.float32).min)
+    if attention_mask is None:  # a plain forward pass, as in training between two evaluations
+        attention_mask = scores.new_ones(scores.shape[-2:]).tril(scores.shape[-1] - width).bool()[None, None]
+    scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(torch.float32).min)
     weights = scores.softmax(-1).to(value.dtype).view(rows, groups, heads // groups * width, -1)
     out = torch.matmul(weights, value).view(rows, heads, width, size)
     return out.transpose(1, 2).contiguous(), None

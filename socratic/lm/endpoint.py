@@ -11,6 +11,7 @@ from typing import Any
 
 from socratic.lm.base import LM, Request
 from socratic.prompts import MARKERS, PROMPTS_DIR, SlotKind
+from socratic.tokens import learned_text
 from socratic.types import Completion, UserError
 
 _IN_FLIGHT = 8
@@ -30,7 +31,7 @@ class TextSession:
         self.pieces.append(MARKERS[kind])
 
     def write_slot(self, text: str) -> None:
-        self.pieces.append(f" {text.strip()}")
+        self.pieces.append(learned_text(text))
 
     def mark(self) -> int:
         return len(self.pieces)
@@ -107,10 +108,10 @@ class EndpointLM(LM):
         if not reply.choices or reply.choices[0].message.content is None:
             return Completion("", "model_error", 0, "the reply holds no text")
         used = reply.usage.completion_tokens if reply.usage else 0
-        text = reply.choices[0].message.content.strip()
+        text = learned_text(reply.choices[0].message.content)  # as a student that learned the slot writes it
         if reply.choices[0].finish_reason == "length":
             return Completion(text, "overlong", used)
-        if request.kind == "question" and text.strip(" .") == _DONE:
-            text = ""
-        # a one-line slot stays one line, so that it cannot pose as the next marker
-        return Completion(" ".join(text.split()) if request.kind == "question" else text, None, used)
+        if request.kind == "question":
+            # a one-line slot stays one line, so that it cannot pose as the next marker
+            text = "" if text.strip(" .") == _DONE else learned_text(" ".join(text.split())) or " "
+        return Completion(text, None, used)

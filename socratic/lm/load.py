@@ -66,7 +66,9 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         return load_pretrained(str(folder), dtype), card
     import peft
 
-    base = load_pretrained(card.base.location, dtype)
+    location = Path(card.base.location)
+    on_student = is_checkpoint(location)  # which may itself be an adapter
+    base = load_student(location, dtype)[0] if on_student else load_pretrained(card.base.location, dtype)
     if base.base.sha256 != card.base.sha256:
         raise UserError(
             f"the base of {folder}, {card.base.location}, is not the one it was trained on (its sha256 differs); "
