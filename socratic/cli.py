@@ -199,6 +199,7 @@ def solve(
     if not as_json and file is None and samples == 1:
         _stream(solving, problems[0])
         return
+    named = {problem.id: problem for problem in problems}
     found: dict[str, list[Trace]] = {}
     for trace in solving.run(((p, k) for p in problems for k in range(samples)), batch_size):
         if as_json:
@@ -206,7 +207,7 @@ def solve(
         else:
             found.setdefault(trace.problem_id, []).append(trace)
             if len(found[trace.problem_id]) == samples:
-                _print_answers(trace.problem_id, found[trace.problem_id])
+                _print_answers(named[trace.problem_id], found[trace.problem_id])
 
 
 @app.command()
@@ -331,7 +332,7 @@ def _solving(
     dtype: str,
     setting: list[str] | None,
 ) -> Solving:
-    from socratic.lm.load import load_lm
+    from socratic.lm.load import hush_transformers, load_lm
     from socratic.loops import SolveSettings, Solving
 
     settings = SolveSettings.parse(
@@ -345,6 +346,7 @@ def _solving(
     )
     settings.check_models(qg, qa, lm)
     with err.status("loading the students"):
+        hush_transformers()
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
 
@@ -357,7 +359,7 @@ def _stream(solving: Solving, problem: Problem) -> None:
         if event.trace is not None:
             out.print(f"({event.trace.stop_reason}, {event.trace.tokens} tokens, {event.trace.seconds:.1f} s)")
             break
-        if not begun and not event.text.strip():
+        if not begun and not event.text.strip() and not event.done:
             continue
         text = event.text if begun else labels[event.kind] + event.text.lstrip()
         begun = True
@@ -367,12 +369,15 @@ def _stream(solving: Solving, problem: Problem) -> None:
             begun = False
 
 
-def _print_answers(problem_id: str, traces: list[Trace]) -> None:
-    from collections import Counter
+def _print_answers(problem: Problem, traces: list[Trace]) -> None:
+    """The answer, or where there are several samples the majority's and how many gave it."""
+    from socratic.answers import extract
+    from socratic.stats import majority
 
-    answers = Counter(trace.answer for trace in traces if trace.answer is not None)
-    votes = ", ".join(f"{answer} ({count})" for answer, count in answers.most_common())
-    out.print(Text(visible(f"{problem_id}: {votes or 'no answer'}")), soft_wrap=True)
+    read = [extract(trace.raw, problem.answer_type, problem.choices).predicted for trace in traces]
+    answer = majority(read)
+    votes = f"  ({read.count(answer)} of {len(traces)})" if len(traces) > 1 and answer is not None else ""
+    out.print(Text(visible(f"{problem.id}: {answer or 'no answer'}{votes}")), soft_wrap=True)
 
 
 def _print_run(run: Path, metrics: dict[str, Any], as_json: bool) -> None:

@@ -47,6 +47,28 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Every setting whose value differs, as ``name: old, now new``."""
+    first, second = _flat(old), _flat(new)
+    absent = "not set"
+    return [
+        f"{name}: {first.get(name, absent)}, now {second.get(name, absent)}"
+        for name in first | second
+        if first.get(name, absent) != second.get(name, absent)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``a.b`` -> text of the value."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = repr(value)
+    return flat
+
+
 def _scalar(text: str) -> Any:
     """YAML reads ``3e-4`` as text (it wants ``3.0e-4``); people write the former."""
     value = yaml.safe_load(text)

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from socratic import answers, stats, store
+from socratic.config import differences
 from socratic.types import Problem, Score, ScoreReason, StopReason, Trace, UserError
 
 Resume = Literal["never", "if-possible", "always"]
@@ -209,50 +210,28 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
         return
     if resume == "never":
         raise UserError(f"{out} already holds a run; choose another folder or allow it to be continued")
-    differences = _differences(_read_config(out), config)
+    differing = differences(_read_config(out), config)
     # A kill between the first two files of a run leaves no problems to compare with, and no traces either.
     if (out / "problems.jsonl").exists() or (out / "traces.jsonl").exists():
-        differences += _problem_differences(out / "problems.jsonl", problems)
-    if differences and resume != "always":
+        differing += _problem_differences(out / "problems.jsonl", problems)
+    if differing and resume != "always":
         raise UserError(
-            f"{out} was made with other settings ({'; '.join(differences)}); choose another folder, "
+            f"{out} was made with other settings ({'; '.join(differing)}); choose another folder, "
             "or resume=always to mix them"
         )
-    _note_resumption(out, differences)
+    _note_resumption(out, differing)
     store.atomic_write(out / "config.yaml", _to_yaml(config))
     store.write_jsonl(out / "problems.jsonl", records)
 
 
-def _note_resumption(out: Path, differences: list[str]) -> None:
+def _note_resumption(out: Path, differing: list[str]) -> None:
     """Keep on record what changed since the run began: settings, versions, code."""
     now = _environment()
     env = store.read_json(out / "env.json") if (out / "env.json").exists() else {**now, "resumed": []}
     changed = {key: value for key, value in now.items() if env.get(key) != value}
-    if differences or changed:
-        env.setdefault("resumed", []).append({"differences": differences, **changed})
+    if differing or changed:
+        env.setdefault("resumed", []).append({"differences": differing, **changed})
         store.write_json(out / "env.json", env)
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Every setting whose value differs, as ``name: old, now new``."""
-    first, second = _flat(old), _flat(new)
-    absent = "not set"
-    return [
-        f"{name}: {first.get(name, absent)}, now {second.get(name, absent)}"
-        for name in first | second
-        if first.get(name, absent) != second.get(name, absent)
-    ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as ``a.b`` -> text of the value."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = repr(value)
-    return flat
 
 
 def _problem_differences(path: Path, problems: Sequence[Problem]) -> list[str]:

@@ -7,6 +7,8 @@ example per slot (Shridhar et al. 2212.00193, eq. 2; teacher forcing: the histor
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +18,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from socratic.config import Settings
+from socratic.config import Settings, differences
 from socratic.examples import build_examples
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Base, Card, is_checkpoint, library_versions, read_card, write_card
-from socratic.lm.load import Pretrained, default_device, has_bf16, load_pretrained, load_student
+from socratic.lm.load import Pretrained, default_device, has_bf16, hush_transformers, load_pretrained, load_student
 from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
@@ -113,13 +115,7 @@ def _data_record(run: TrainingRun) -> dict[str, Any]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    flat_old, flat_new = ({**plan, **plan["settings"], **plan["data"]} for plan in (old, new))
-    differing = [
-        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
-        for key in flat_new
-        if key not in ("settings", "data") and flat_old.get(key) != flat_new.get(key)
-    ]
-    if differing:
+    if differing := differences(old, new):
         raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
 
 
@@ -131,9 +127,7 @@ def _train(
 
     from socratic.trainer import Guard, Notes, StudentTrainer, collate, to_row
 
-    hf_logging: Any = transformers.utils.logging
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    hush_transformers()
     transformers.set_seed(settings.seed)
     device = default_device()
     pretrained = _start(run)
@@ -163,7 +157,6 @@ def _train(
 
     arguments = _arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device)
     write_json(out / PLAN, plan)
-    guard = Guard(settings.max_bad_steps)
     stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
     trainer = StudentTrainer(
         model=model,
@@ -172,7 +165,7 @@ def _train(
         eval_dataset=[to_row(example) for example in dev_examples] or None,
         data_collator=collate,
         processing_class=codec.tokenizer,
-        callbacks=[guard, Notes(on_note), *stopping],
+        callbacks=[Guard(settings.max_bad_steps), Notes(on_note), *stopping],
         accuracy=accuracy,
     )
     trainer.remove_callback(transformers.PrinterCallback)  # it writes to standard output, which --json keeps clean
@@ -188,7 +181,7 @@ def _train(
         "input_tokens": sum(len(e.ids) + len(e.source) for e in examples),
         "left_out": left_out,
         "truncated": 0,  # an example fits whole or is left out
-        "skipped_updates": guard.bad_steps,
+        "skipped_updates": sum(c.bad_steps for c in trainer.callback_handler.callbacks if isinstance(c, Guard)),
         "seconds": round(time.perf_counter() - started, 1),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "precision": "bf16" if trainer.args.bf16 else "fp32",
@@ -206,7 +199,7 @@ def _train(
         parameters=parameters,
         data=_data_record(run),
         settings=settings.model_dump(),
-        metrics={key: value for key, value in metrics.items() if value is not None},
+        metrics=_finite(metrics),
         versions=library_versions(),
     )
     save_student(out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history)
@@ -218,7 +211,7 @@ def save_student(out: Path, model: Any, codec: Codec, card: Card, log: Sequence[
     model.save_pretrained(str(out))
     codec.tokenizer.save_pretrained(str(out))
     write_card(out, card)
-    write_jsonl(out / "log.jsonl", log)
+    write_jsonl(out / "log.jsonl", map(_finite, log))
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     write_manifest(out)
 
@@ -313,10 +306,12 @@ def _dev_accuracy(
 
 def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str | None:
     """The newest checkpoint that is whole, as is the best one it names; others are named and removed."""
+    from transformers.trainer import TRAINER_STATE_NAME
+
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
         fault = check_manifest(path)
-        if fault is None and (best := read_json(path / "trainer_state.json")["best_model_checkpoint"]):
+        if fault is None and (best := json.loads((path / TRAINER_STATE_NAME).read_bytes())["best_model_checkpoint"]):
             fault = check_manifest(folder / Path(best).name)
         if fault is None:
             on_note(f"continuing from {path}")
@@ -357,6 +352,7 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "save_strategy": "steps",
         "save_steps": every,
         "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # patience and skipped updates go on counting
         "load_best_model_at_end": selects,
         "metric_for_best_model": settings.best_by,
         "greater_is_better": settings.best_by == "accuracy",
@@ -369,6 +365,11 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         return made
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the trainer refuses these settings: {error}") from None
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not measured or JSON cannot hold, such as the norm of a gradient that was not finite."""
+    return {k: v for k, v in values.items() if v is not None and (not isinstance(v, float) or math.isfinite(v))}
 
 
 def _best(trainer: Any, key: str, choose: Callable[[list[float]], float]) -> float | None:

@@ -5,13 +5,16 @@ This module imports torch and transformers at its top; `socratic.train` imports 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch.nn.functional import cross_entropy
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic.lm.seq2seq import pad
@@ -121,23 +124,33 @@ class _EpochOrder(torch.utils.data.Sampler[int]):
 
 
 class Notes(transformers.TrainerCallback):
-    """Says how far a training is and what was measured, a line each time the trainer logs."""
+    """Says how far a training is, the time left and what was measured, a line each time the trainer logs."""
 
     def __init__(self, on_note: Callable[[str], None]) -> None:
         self.on_note = on_note
+        self.began = (0, 0.0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = (state.global_step, time.monotonic())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         measured = [f"{key} {value:.4g}" for key, value in logs.items() if key.startswith(("loss", "eval_"))]
         if measured and state.is_world_process_zero:
-            self.on_note(f"update {state.global_step:,} of {state.max_steps:,}: {', '.join(measured)}")
+            step, started = self.began
+            pace = (time.monotonic() - started) / max(1, state.global_step - step)
+            left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
+            self.on_note(f"update {state.global_step:,} of {state.max_steps:,}, {left} left: {', '.join(measured)}")
 
 
-class Guard(transformers.TrainerCallback):
+class Guard(transformers.TrainerCallback, ExportableState):
     """Skips updates whose gradient is not finite, within a budget, and writes each checkpoint's manifest last."""
 
     def __init__(self, max_bad_steps: int) -> None:
         self.max_bad_steps = max_bad_steps
         self.bad_steps = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"max_bad_steps": self.max_bad_steps}, "attributes": {"bad_steps": self.bad_steps}}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]

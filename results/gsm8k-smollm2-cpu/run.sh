@@ -6,8 +6,8 @@ set -euo pipefail
 student=${1:?usage: run.sh STUDENT RUNS} runs=${2:?usage: run.sh STUDENT RUNS}
 problems=300
 
-common=(--chains gold:gsm8k --student "$student" --set limit=1024 --set epochs=1 --set dev_limit=64
-        --set learning_rate=@@LR@@)
+common=(--chains gold:gsm8k --student "$student" --set limit=768 --set epochs=1 --set dev_limit=64
+        --set batch_size=8 --set learning_rate=2.5e-4)
 socratic train qa "${common[@]}" --out "$runs/qa"
 socratic train qg "${common[@]}" --out "$runs/qg"
 socratic train cot "${common[@]}" --out "$runs/cot"

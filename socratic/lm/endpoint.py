@@ -103,13 +103,15 @@ class EndpointLM(LM):
             raise UserError(
                 f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name"
             ) from None
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not JSON
             return Completion("", "model_error", 0, f"{type(error).__name__}: {error}"[:300])
-        if not reply.choices or reply.choices[0].message.content is None:
+        choice = (getattr(reply, "choices", None) or [None])[0]  # the SDK hands on whatever a server sends
+        content = getattr(getattr(choice, "message", None), "content", None)
+        if choice is None or not isinstance(content, str):
             return Completion("", "model_error", 0, "the reply holds no text")
-        used = reply.usage.completion_tokens if reply.usage else 0
-        text = learned_text(reply.choices[0].message.content)  # as a student that learned the slot writes it
-        if reply.choices[0].finish_reason == "length":
+        used = (reply.usage.completion_tokens or 0) if reply.usage else 0
+        text = learned_text(content)  # as a student that learned the slot writes it
+        if choice.finish_reason == "length":
             return Completion(text, "overlong", used)
         if request.kind == "question":
             # a one-line slot stays one line, so that it cannot pose as the next marker

@@ -148,6 +148,15 @@ def _hash_weights(folder: Path) -> str:
     return hash_json({file.name: hash_file(file) for file in sorted(folder.glob("*.safetensors"))})
 
 
+def hush_transformers() -> None:
+    """Keep transformers' own progress bars and warnings off the terminal."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def default_device() -> str:
     """The first CUDA GPU where there is one, else the CPU."""
     import torch

@@ -58,6 +58,7 @@ def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list
                 split="test",
                 question=row.text(names["question"]),
                 answer=str(given["answer"] or ""),
+                answer_type="choice" if given["choices"] else "number",
                 choices=_choices(row, given["choices"] or None),
                 context=_context(row, given["context"] or None),
             )
