@@ -56,13 +56,26 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A further set
 def main() -> None:
     """Entry point: 0 done, 2 the user's mistake, 130 interrupted."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)  # 130 where Ctrl-C was pressed
     except UserError as error:
-        err.print(f"socratic: {visible(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        _complain(str(error))
+        code = 2
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a group without a command
+            err.print(message, soft_wrap=True)
+        else:
+            _complain(message)
+        code = 2
     except KeyboardInterrupt:
-        err.print("socratic: interrupted; the same command continues where it stopped")
-        sys.exit(130)
+        code = 130
+    if code == 130:
+        _complain("interrupted; the same command continues a training or an evaluation where it stopped")
+    sys.exit(code)
+
+
+def _complain(sentence: str) -> None:
+    err.print(f"socratic: {visible(' '.join(sentence.split()))}", soft_wrap=True)
 
 
 @data_app.command("list")
@@ -400,7 +413,13 @@ def _describe(record: Problem | Chain) -> str:
 def _pairs(pairs: list[str] | None) -> dict[str, str] | None:
     if not pairs:
         return None
-    return {key: str(value) for key, value in parse_overrides(pairs).items()}
+    names = {}
+    for pair in pairs:
+        field, separator, name = pair.partition("=")
+        if not separator or not name:
+            raise UserError(f"column {pair!r} is not of the form field=name")
+        names[field] = name
+    return names
 
 
 def _table(*columns: str) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from socratic.types import UserError
 
+_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,3}", re.ASCII)
+
 
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown keys, no silent conversion of a wrong type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "setting") -> Self:
@@ -70,11 +73,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _scalar(text: str) -> Any:
-    """YAML reads ``3e-4`` as text (it wants ``3.0e-4``); people write the former."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    """YAML reads ``3e-4`` as text (it wants ``3.0e-4``); people write the former, and ``1e3`` for 1,000."""
+    if _EXPONENT.fullmatch(text.strip()):
+        value = float(text)
+        return int(value) if value.is_integer() else value
+    return yaml.safe_load(text)

@@ -190,6 +190,8 @@ class Solving:
         self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
     ) -> None:
         settings.check_models(qg, qa, lm)
+        if settings.qg_sees == "questions" and settings.solver != "socratic":
+            raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
         self.settings = settings
         self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from tiny import FAMILIES, byte_tokenizer, metaspace_tokenizer
+
+from socratic.tasks import load_chains
+from socratic.tokens import Codec
+from socratic.types import Chain
 
 # Read by transformers, datasets and torch when they are first imported, so set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,3 +46,30 @@ def smollm2_gguf() -> Path:
     if not local.is_file():
         pytest.skip("set SOCRATIC_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf to run this")
     return local
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def exact(request: pytest.FixtureRequest) -> Codec:
+    """A byte-level tokenizer of each family; `gpt2`'s PAD is its END, `llama`'s writes BOS."""
+    return Codec(byte_tokenizer(request.param))
+
+
+@pytest.fixture(scope="session")
+def inexact() -> Codec:
+    """A tokenizer like T5's, which does not give back every text."""
+    return Codec(metaspace_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2_gguf: Path) -> Any:
+    """SmolLM2's own tokenizer; reading it from the file takes seconds."""
+    from socratic.lm.load import load_gguf_tokenizer
+
+    return load_gguf_tokenizer(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def gsm8k(data_dir: Path) -> dict[str, Chain]:
+    """All 8,792 gold chains of GSM8K by problem id."""
+    splits = ("train", "dev", "test")
+    return {chain.problem_id: chain for split in splits for chain in load_chains("gsm8k", split, data_dir)}

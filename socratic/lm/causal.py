@@ -166,8 +166,8 @@ def _grouped_attention(
 ) -> tuple[torch.Tensor, None]:
     """Masked attention in which the query heads of a group share keys and values without copying them.
 
-    query [rows, heads, width, size]; key, value [rows, groups, length, size]; mask bool [rows, 1, width, length], causal
-    where None.
+    query [rows, heads, width, size]; key, value [rows, groups, length, size]; mask bool [rows, 1, width, length], or
+    None for a causal one.
     """
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     from socratic.lm.seq2seq import Seq2SeqLM
 
     device = device or default_device()
+    _check_device(device)
     folder = Path(model)
     card: Card | None = None
     if is_checkpoint(folder):
@@ -81,6 +83,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
 
 def load_pretrained(model: str, dtype: Any) -> Pretrained:
     """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     path = Path(model)
@@ -90,7 +93,7 @@ def load_pretrained(model: str, dtype: Any) -> Pretrained:
         config = AutoConfig.from_pretrained(model)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         loaded = auto.from_pretrained(model, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f"{model!r} cannot be loaded ({reason}); give a folder with safetensors, a Hub id or a .gguf file"
@@ -133,7 +136,7 @@ def _load_gguf(path: Path, dtype: Any) -> Pretrained:
         raise UserError(f"there is no file {path}; give the path of a .gguf file")
     try:
         loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, struct.error) as error:
         raise UserError(f"{path} cannot be read as GGUF ({str(error).strip().splitlines()[0][:200]})") from None
     tokenizer = load_gguf_tokenizer(path)
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
@@ -162,6 +165,16 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without CUDA
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"device {name!r} cannot be used ({reason}); use cpu, cuda or cuda:N") from None
 
 
 def torch_dtype(name: str, device: str) -> Any:

@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_trainer import CHAINS, save_tiny, tiny_tokenizer
+
+from socratic import cli as command_line
+from socratic.lm.scripted import Script, ScriptedLM
+from socratic.tokens import Codec
+from socratic.types import Chain, Problem, Step
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+OVERFIT = ["--set", "max_steps=110", "--set", "learning_rate=0.01", "--set", "schedule=constant", "--set", "batch_size=4"]
+OVERFIT += ["--set", "precision=fp32", "--set", "trainer={save_steps: 1000, logging_steps: 50}"]
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value printed."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON values printed, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command line as the shell would, in this process."""
+
+    def run(*arguments: str | Path, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["socratic", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            command_line.main()
+        printed = capsys.readouterr()
+        return Result(int(left.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def write_jsonl(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's own file: three chains."""
+    return write_jsonl(tmp_path_factory.mktemp("own") / "mine.jsonl", *(c.to_json() for c in CHAINS))
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    """Let every MODEL be one that follows a script."""
+
+    def plant(script: Script) -> None:
+        codec = Codec(tiny_tokenizer())
+        monkeypatch.setattr("socratic.lm.load.load_lm", lambda model, **how: ScriptedLM(codec, script, name=model))
+
+    return plant
+
+
+def sure(transcript: str, kind: str) -> str:
+    """A model that asks one question and answers 24 to everything."""
+    return "" if kind == "question" and "Q:" in transcript.removesuffix("Q:") else "What? 24"
+
+
+PAIR = ("--qg", "asker", "--qa", "answerer")
+
+
+def test_help_lists_the_commands(cli: Cli) -> None:
+    result = cli("--help")
+    assert (result.code, result.err) == (0, "")
+    for name in ("data", "train", "merge", "solve", "evaluate", "score", "compare", "show", "doctor"):
+        assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
+    assert cli("train", "--help").out.count("--") > 8
+
+
+def test_the_whole_way_from_chains_to_a_comparison(cli: Cli, chains: Path, tmp_path: Path) -> None:
+    student = save_tiny(tmp_path / "student")
+    for role in ("qg", "qa"):
+        result = cli(
+            "train", role, "--chains", chains, "--student", student, "--out", tmp_path / role, *OVERFIT, "--json"
+        )
+        assert result.code == 0
+        assert (result.json["out"], result.json["updates"]) == (str(tmp_path / role), 110)
+        assert "update 50 of 110: loss" in result.err
+        assert "\r" not in result.err
+    again = cli("train", "qg", "--chains", chains, "--student", student, "--out", tmp_path / "qg", *OVERFIT)
+    assert again.code == 0
+    assert "already trained" in again.err
+    assert "train_loss" in again.out
+
+    pair = ("--qg", tmp_path / "qg", "--qa", tmp_path / "qa", "--dtype", "fp32")
+    solved = cli("solve", CHAINS[0].question, *pair)
+    assert solved.code == 0
+    assert solved.out.splitlines()[:5] == [
+        "Q: How many does she sell?",
+        "A: 48/2 = <<48/2=24>>24 clips.",
+        "Q: How many are left?",
+        "A: 48-24 = <<48-24=24>>24 clips.",
+        "#### 24",
+    ]
+    assert solved.out.splitlines()[5].startswith("(finished, ")
+
+    right, short = tmp_path / "right", tmp_path / "short"
+    metrics = cli("evaluate", chains, *pair, "--out", right, "--json")
+    assert metrics.code == 0
+    assert metrics.json["strict"]["rate"] == 1.0
+    table = cli("evaluate", chains, *pair, "--out", short, "--set", "max_steps=1")
+    assert table.code == 0
+    assert "Accuracy in %" in table.out
+    assert cli("score", right, "--json").json == metrics.json
+    assert "Accuracy in %" in cli("score", right).out
+
+    shown = cli("show", right, "tiny/clips")
+    assert "How many does she sell?" in shown.out
+    assert [line["problem_id"] for line in cli("show", right, "tiny/clips", "--json").lines] == ["tiny/clips"]
+    compared = cli("compare", right, short, "--json").json
+    assert [row["name"] for row in compared["rows"]] == ["right", "short"]
+    assert compared["problems"] == 3
+    assert "Against the first run" in cli("compare", right, short).out
+
+
+def test_data_is_listed_and_shown(cli: Cli, chains: Path, tmp_path: Path) -> None:
+    assert "gsm8k" in cli("data", "list").out
+    listed = cli("data", "list", "--json").json
+    assert {"name", "splits", "answer_type"} <= set(listed[0])
+
+    problems = [Problem(**line) for line in cli("data", "show", chains, "--split", "test", "--json").lines]
+    assert [p.id for p in problems] == [c.problem_id for c in CHAINS]
+    assert [Chain(**x) for x in cli("data", "show", chains, "--split", "test", "--chains", "--json").lines] == CHAINS
+    shown = cli("data", "show", chains, "--split", "test", "--chains", "--limit", "1").out
+    assert "Q: How many does she sell?" in shown
+    assert "books" not in shown
+
+    path = tmp_path / "sums.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("1e3", "yes"), *((f"What is {i}+1?", i + 1) for i in range(9))])
+    names = ("--column", "question=1e3", "--column", "answer=yes")
+    rows = cli("data", "show", path, "--split", "test", *names, "--json").lines
+    assert [row["answer"] for row in rows] == [str(i + 1) for i in range(9)]
+    assert cli("data", "show", path, "--split", "test", *names).out.count("= ") == 5
+
+
+def test_data_of_the_authors_is_shown(cli: Cli, data_dir: Path) -> None:
+    result = cli("data", "show", "gsm8k", "--split", "test", "--limit", "2", "--json", "--data-dir", data_dir)
+    assert [line["id"] for line in result.lines] == ["gsm8k/test/00000", "gsm8k/test/00001"]
+
+
+def test_a_problem_is_read_from_standard_input(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(sure)
+    result = cli("solve", "-", *PAIR, "--json", stdin="Ann has 24 clips.\nHow many?\n")
+    assert result.code == 0
+    [trace] = result.lines
+    assert (trace["stop_reason"], trace["answer"], len(trace["steps"])) == ("finished", "What? 24", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.jsonl", '{"question": "One?"}\n{"question": "Two?", "id": "b"}\n'),
+        ("mine.json", '[{"question": "One?"}, {"question": "Two?", "id": "b", "answer": "7"}]'),
+        ("mine.csv", "id,question\n,One?\nb,Two?\n"),
+    ],
+)
+def test_files_are_solved_with_answers_or_without(
+    cli: Cli, say: Callable[[Script], None], tmp_path: Path, name: str, text: str
+) -> None:
+    say(sure)
+    (tmp_path / name).write_text(text)
+    traces = cli("solve", "--file", tmp_path / name, "--solver", "cot", "--lm", "any", "--samples", "2", "--json").lines
+    assert sorted((t["problem_id"], t["sample"]) for t in traces) == [
+        ("b", 0),
+        ("b", 1),
+        ("mine/all/00000", 0),
+        ("mine/all/00000", 1),
+    ]
+    plain = cli("solve", "--file", tmp_path / name, *PAIR)
+    assert sorted(plain.out.splitlines()) == ["b: 24", "mine/all/00000: 24"]
+    votes = cli("solve", "--file", tmp_path / name, *PAIR, "--samples", "2")
+    assert sorted(votes.out.splitlines()) == ["b: 24  (2 of 2)", "mine/all/00000: 24  (2 of 2)"]
+
+
+def test_columns_of_a_file_to_solve_can_be_named(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    say(sure)
+    path = write_jsonl(tmp_path / "mine.jsonl", {"no": "How many?"})
+    assert cli("solve", "--file", path, "--column", "question=no", *PAIR).out == "mine/all/00000: 24\n"
+
+
+HOSTILE = "\x1b[31mred\x1b]0;owned\x07 [/red][link=x] \x9b2J \u202e \r \x00"
+
+
+def test_what_could_steer_a_terminal_is_shown_escaped(
+    cli: Cli, say: Callable[[Script], None], tmp_path: Path
+) -> None:
+    say(lambda transcript, kind: f"{HOSTILE} 24" if sure(transcript, kind) else "")
+    file = write_jsonl(tmp_path / "mine.jsonl", {"question": HOSTILE, "answer": "24", "id": HOSTILE.replace("\x00", "")})
+    run = tmp_path / "run"
+    commands: list[tuple[Any, ...]] = [
+        ("solve", HOSTILE, *PAIR),
+        ("solve", "--file", file, *PAIR),
+        ("data", "show", file, "--split", "test"),
+        ("evaluate", file, *PAIR, "--out", run),
+        ("show", run, HOSTILE.replace("\x00", "")),
+        ("show", run, "absent"),
+        ("compare", run),
+        ("data", "show", HOSTILE),
+        ("train", HOSTILE, "--chains", "x", "--student", "y", "--out", "z"),
+        (HOSTILE,),
+        ("solve", "x", *PAIR, "--set", f"{HOSTILE}=1"),
+    ]
+    for command in commands:
+        result = cli(*command)
+        assert not CONTROL.search(result.out + result.err), command
+        assert "Traceback" not in result.err
+    assert "\\x1b[31mred" in cli("solve", HOSTILE, *PAIR).out
+    assert "[/red][link=x]" in cli("solve", HOSTILE, *PAIR).out
+
+
+def test_json_keeps_hostile_text_as_data(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(lambda transcript, kind: f"{HOSTILE} 24" if sure(transcript, kind) else "")
+    [trace] = cli("solve", HOSTILE, *PAIR, "--json").lines
+    assert trace["steps"][0]["question"] == f"{HOSTILE} 24"
+
+
+def test_dropped_slots_are_marked_in_the_stream(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(lambda transcript, kind: "24 " * 50 if kind == "answer" else sure(transcript, kind))
+    result = cli("solve", "How many?", *PAIR, "--set", "max_tokens=20")
+    assert result.code == 0
+    assert "[dropped: overlong]" in result.out
+    assert "(overlong, " in result.out
+
+
+def damaged_chains(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    good, bad = CHAINS[0].to_json(), {**CHAINS[1].to_json(), "steps": 7}
+    path = write_jsonl(tmp_path / "torn.jsonl", good, bad)
+    return ["train", "qg", "--chains", path, "--student", "x", "--out", tmp_path / "o"], r"torn\.jsonl:2: field 'steps'"
+
+
+def torn_line(tmp_path: Path, chains: Path) -> tuple[list[Any], str]:
+    path = tmp_path / "torn.jsonl"
+    path.write_bytes(chains.read_bytes()[:-40])
+    return ["train", "qg", "--chains", path, "--student", "x", "--out", tmp_path / "o"], r"torn\.jsonl:3: not valid JSON"
+
+
+def no_questions(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    plain = Chain("a/1", "a", "Why?", "1", "number", (Step("", "1+0 = 1"),))
+    path = write_jsonl(tmp_path / "cot.jsonl", plain.to_json())
+    train = ["train", "qg", "--chains", path, "--student", save_tiny(tmp_path / "s"), "--out", tmp_path / "o"]
+    return train, r"the chain of a/1 has no sub-questions, which role 'qg' is trained on"
+
+
+def torn_weights(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    folder = Path(save_tiny(tmp_path / "s"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return ["solve", "x", "--solver", "cot", "--lm", folder], r"s' cannot be loaded \("
+
+
+def no_weights(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    return ["solve", "x", "--solver", "cot", "--lm", tmp_path / "absent"], r"absent' cannot be loaded \("
+
+
+def unknown_device(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    student = save_tiny(tmp_path / "s")
+    return ["solve", "x", "--solver", "cot", "--lm", student, "--device", "gpu"], r"device 'gpu' cannot be used \("
+
+
+@pytest.mark.parametrize(
+    "arrange", [damaged_chains, torn_line, no_questions, torn_weights, no_weights, unknown_device]
+)
+def test_a_damaged_input_is_one_sentence(
+    cli: Cli, chains: Path, tmp_path: Path, arrange: Callable[[Path, Path], tuple[list[Any], str]]
+) -> None:
+    arguments, said = arrange(tmp_path, chains)
+    assert_one_sentence(cli(*arguments), said)
+
+
+def assert_one_sentence(result: Result, said: str) -> None:
+    assert result.code == 2
+    assert result.out == ""
+    assert re.fullmatch(r"socratic: [^\n]+\n", result.err), result.err
+    assert re.search(said, result.err), result.err
+
+
+TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "OUT")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("data", "show", "gsm9k"), "unknown data set 'gsm9k'; did you mean 'gsm8k'"),
+        (("data", "show", "gsm8k", "--split", "tset"), "unknown split 'tset'; did you mean 'test'?"),
+        (("data", "show", "CHAINS", "--limit", "0"), "limit must be a whole number of at least 1, not 0"),
+        (("data", "show", "absent.jsonl"), r"absent\.jsonl does not exist"),
+        (("data", "show", "CHAINS", "--column", "question"), "column 'question' is not of the form field=name"),
+        (("data", "show", "CHAINS", "--column", "qestion=q"), "did you mean 'question'"),
+        (("train", "qx", *TRAIN[2:]), "'qx' is not one of 'qg', 'qa'"),
+        ((*TRAIN, "--set", "lerning_rate=1"), "unknown setting 'lerning_rate'; did you mean 'learning_rate'?"),
+        ((*TRAIN, "--set", "epochs"), "override 'epochs' is not of the form key=value"),
+        ((*TRAIN, "--set", "epochs=-1"), "setting epochs=-1 is not usable: Input should be greater than 0"),
+        ((*TRAIN, "--set", "epochs=["), r"override 'epochs=\[': the value is not readable YAML"),
+        ((*TRAIN, "--set", "batch_size=true"), "setting batch_size=True is not usable"),
+        ((*TRAIN, "--set", "trainer={bogus: 1}"), "the trainer refuses these settings: .*bogus"),
+        ((*TRAIN, "--qg-sees", "all"), "'all' is not one of 'answers', 'questions'"),
+        ((*TRAIN[:-2],), "--out"),
+        (("train", "qg", "--chains", "gold:gsm9k", *TRAIN[4:]), "unknown data set 'gsm9k'"),
+        (("train", "qg", "--chains", "CHAINS", "--student", "nobody/none", "--out", "OUT"), "'nobody/none' cannot be"),
+        ((*TRAIN[:-1], "STUDENT"), "is not empty and holds no training run"),
+        (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
+        (("solve",), "give either the problem's text or --file, and not both"),
+        (("solve", "x", "--file", "CHAINS"), "give either the problem's text or --file, and not both"),
+        (("solve", "  ", *PAIR), "the problem is empty"),
+        (("solve", "-", *PAIR), "the problem is empty"),
+        (("solve", "x"), "solver 'socratic' needs the two students qg and qa"),
+        (("solve", "x", "--solver", "cot", *PAIR), "solver 'cot' needs the one student lm"),
+        (("solve", "x", "--solver", "magic"), "'magic' is not one of 'socratic'"),
+        (("solve", "x", *PAIR, "--temperature", "-1"), "setting temperature=-1.0 is not usable"),
+        (("solve", "x", *PAIR, "--samples", "0"), "--samples"),
+        (("solve", "x", *PAIR, "--set", "max_step=3"), "unknown setting 'max_step'; did you mean 'max_steps'?"),
+        (("solve", "--file", "problems.txt", *PAIR), "'problems.txt' is not a problem file"),
+        (("solve", "x", "--qg", "STUDENT", "--qa", "STUDENT", "--dtype", "int8"), "unknown dtype 'int8'"),
+        (("evaluate", "CHAINS", *PAIR), "--out"),
+        (("evaluate", "CHAINS", *PAIR, "--out", "OUT"), "'asker' cannot be loaded"),
+        (("score", "absent"), "absent holds no run"),
+        (("compare", "absent"), "absent holds no run"),
+        (("compare",), "(?i)missing argument"),
+        (("show", "absent", "x"), "absent holds no run"),
+        (("bogus",), "(?i)no such command 'bogus'"),
+        (("data", "show", "gsm8k", "--bogus"), "(?i)no such option"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    cli: Cli, chains: Path, student: str, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    places = {"CHAINS": str(chains), "STUDENT": student, "OUT": str(tmp_path / "out")}
+    assert_one_sentence(cli(*(places.get(word, word) for word in arguments)), said)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny(tmp_path_factory.mktemp("student"))
+
+
+def test_a_group_without_a_command_shows_its_help(cli: Cli) -> None:
+    for arguments in ((), ("data",)):
+        result = cli(*arguments)
+        assert result.code == 2
+        assert "Usage: socratic" in result.err
+
+
+def test_runs_over_different_problems_are_not_compared(
+    cli: Cli, say: Callable[[Script], None], chains: Path, tmp_path: Path
+) -> None:
+    say(sure)
+    for name, limit in (("a", "2"), ("b", "3")):
+        assert cli("evaluate", chains, *PAIR, "--out", tmp_path / name, "--limit", limit).code == 0
+    both = (tmp_path / "a", tmp_path / "b")
+    assert_one_sentence(cli("compare", *both), r"over different problems \(1 differ.*--common")
+    assert cli("compare", *both, "--common", "--json").json["problems"] == 2
+    assert_one_sentence(cli("show", both[0], "tiny/clip"), "no problem 'tiny/clip' in .*; did you mean 'tiny/clips'?")
+    assert_one_sentence(
+        cli("evaluate", chains, *PAIR, "--out", both[0], "--limit", "2", "--seed", "1"), "seed: 0, now 1"
+    )
+    assert_one_sentence(cli("evaluate", chains, *PAIR, "--out", both[0], "--resume", "never"), "already holds a run")
+
+
+def test_doctor_prints_a_table_or_json(cli: Cli) -> None:
+    found = cli("doctor", "--json").json
+    assert found["python"] in cli("doctor").out
+
+
+INTERRUPTED = """
+import sys, time
+sys.path.insert(0, sys.argv.pop(1))
+from test_cli import Codec, ScriptedLM, sure, tiny_tokenizer
+import socratic.cli, socratic.lm.load
+codec = Codec(tiny_tokenizer())
+asked = []
+
+def stalling(transcript, kind):
+    asked.append(kind)
+    if asked.count("final") == 3:
+        print("ready", flush=True)
+        time.sleep(600)
+    return sure(transcript, kind)
+
+socratic.lm.load.load_lm = lambda model, **how: ScriptedLM(codec, stalling, name=model)
+socratic.cli.main()
+"""
+
+
+def test_an_interrupted_evaluation_continues_with_the_same_command(
+    cli: Cli, say: Callable[[Script], None], chains: Path, tmp_path: Path
+) -> None:
+    command = ["evaluate", str(chains), *PAIR, "--batch-size", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert "socratic: interrupted; the same command continues" in err
+    assert "Traceback" not in err
+    traces = (tmp_path / "traces.jsonl").read_text()
+    assert traces.count("\n") == 2
+    say(sure)
+    assert cli(*command, "--json").json["problems"] == 3
+    assert (tmp_path / "traces.jsonl").read_text().startswith(traces)
+    assert (tmp_path / "traces.jsonl").read_text().count("\n") == 3

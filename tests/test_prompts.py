@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import CHAINS, chain
+
+from socratic.prompts import MARKERS, Slot, problem_text, render_chain, render_problem, render_raw
+from socratic.types import QGSees, Role, UserError
+
+TWO = chain("two", " P ", [(" q1 ", " s1\nt "), ("q2", "s2")], " 70,000 ")
+Q1, S1, Q2, S2 = ("question", "q1"), ("answer", "s1\nt"), ("question", "q2"), ("answer", "s2")
+STOP, FINAL = ("question", ""), ("final", "70,000")
+
+# role, what QG sees -> every slot in order; the learned ones are listed behind it
+TRANSCRIPTS: dict[tuple[Role, QGSees], tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
+    ("qg", "answers"): ([Q1, S1, Q2, S2, STOP], [Q1, Q2, STOP]),
+    ("qg", "questions"): ([Q1, Q2, STOP], [Q1, Q2, STOP]),
+    ("qa", "answers"): ([Q1, S1, Q2, S2, STOP, FINAL], [S1, S2, FINAL]),
+    ("qa", "questions"): ([Q1, S1, Q2, S2, STOP, FINAL], [S1, S2, FINAL]),
+    ("unified", "answers"): ([Q1, S1, Q2, S2, STOP, FINAL], [Q1, S1, Q2, S2, STOP, FINAL]),
+    ("cot", "answers"): ([("answer", "s1\nt\ns2"), FINAL], [("answer", "s1\nt\ns2"), FINAL]),
+    ("answer", "answers"): ([FINAL], [FINAL]),
+}
+
+
+@pytest.mark.parametrize(("role", "sees"), TRANSCRIPTS)
+def test_what_a_role_sees_and_learns(role: Role, sees: QGSees) -> None:
+    text, slots = render_chain(TWO, role, sees)
+    seen, learned = TRANSCRIPTS[role, sees]
+    assert text == "Problem: P"
+    assert [(slot.kind, slot.text) for slot in slots] == seen
+    assert [(slot.kind, slot.text) for slot in slots if slot.learned] == learned
+
+
+def test_every_role_has_a_transcript() -> None:
+    assert {role for role, _ in TRANSCRIPTS} == set(get_args(Role))
+
+
+def test_markers() -> None:
+    assert MARKERS == {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
+
+
+def test_context_stands_before_the_question_and_choices_after_it() -> None:
+    assert problem_text(" q\n", " c ", (" x ", "y")) == "Problem: c\nq\n(A) x\n(B) y"
+    assert problem_text("q", "  ", ()) == "Problem: q"
+    assert problem_text("q", None, None) == "Problem: q"
+
+
+@pytest.mark.parametrize("made", CHAINS, ids=lambda made: made.problem_id)
+def test_a_chain_and_its_problem_are_rendered_alike(made: object) -> None:
+    for one in CHAINS:
+        assert render_chain(one, "answer")[0] == render_problem(one.problem())
+
+
+@pytest.mark.parametrize("role", ["qg", "qa", "unified"])
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_an_empty_sub_question_would_be_learned_as_the_stop_and_is_refused(role: Role, blank: str) -> None:
+    for sees in get_args(QGSees):
+        with pytest.raises(UserError, match=f"chain of c has no sub-questions, which role '{role}'"):
+            render_chain(chain("c", "P", [("q", "s"), (blank, "s")], "1"), role, sees)
+
+
+def test_chains_of_thought_need_steps_but_no_sub_questions() -> None:
+    bare = chain("c", "P", [("", "s1"), ("", "s2")], "1")
+    assert render_chain(bare, "cot")[1] == [Slot("answer", "s1\ns2", True), Slot("final", "1", True)]
+    for role in ("qg", "qa", "unified", "cot"):
+        with pytest.raises(UserError, match="has no steps"):
+            render_chain(replace(bare, steps=()), role)
+    assert render_chain(replace(bare, steps=()), "answer")[1] == [Slot("final", "1", True)]
+
+
+def test_raw_is_the_slots_and_the_answer_behind_its_marker() -> None:
+    assert render_raw([" q", " s "], " 7 ") == "q\ns\n#### 7"
+    assert render_raw([" q", " s "], None) == "q\ns"
+    assert render_raw([], "7") == "\n#### 7"
+
+
+@given(st.text(), st.text(min_size=1).filter(str.strip), st.text())
+def test_rendering_strips_texts_and_changes_nothing_else(problem: str, question: str, answer: str) -> None:
+    text, slots = render_chain(chain("c", problem, [(question, answer)], answer), "unified")
+    assert text == f"Problem: {problem.strip()}"
+    assert [slot.text for slot in slots] == [question.strip(), answer.strip(), "", answer.strip()]

@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_model, tiny_tokenizer
+
+from socratic import load_lm, score, solve, store
+from socratic.lm.checkpoint import read_card
+from socratic.lm.load import load_student
+from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, merge, train
+from socratic.trainer import StudentTrainer
+from socratic.types import ROLES, Chain, Role, UserError
+
+PLAIN: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.01, "batch_size": 4, "schedule": "constant"}
+SELDOM = {"save_steps": 10_000, "logging_steps": 10}
+DEV = [
+    chain("cups", "Cy has 9 cups and breaks 4. How many are left?", "5", ("How many are left?", "9-4 = <<9-4=5>>5 cups."))
+]
+
+
+def fit(
+    student: str,
+    out: Path,
+    role: Role = "unified",
+    chains: list[Chain] = CHAINS,
+    dev: list[Chain] | None = None,
+    notes: list[str] | None = None,
+    start_from: str | None = None,
+    **settings: Any,
+) -> Any:
+    run = TrainingRun(role, student, chains, dev or [], "tiny", start_from=start_from)
+    return train(run, TrainSettings.parse({**PLAIN, **settings}), out, (notes if notes is not None else []).append)
+
+
+def saved(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    [file] = folder.glob("*.safetensors")
+    return {name: value.clone() for name, value in load_file(file).items()}  # not a view of a file that changes
+
+
+def log(folder: Path, key: str) -> dict[int, float]:
+    """Step -> value of ``key`` in the log of a trained student."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {entry["step"]: entry[key] for entry in entries if key in entry}
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A MODEL folder: GPT-2 with dropout and fresh weights."""
+    return save_tiny(tmp_path_factory.mktemp("student"), dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def trained(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Role, Path]:
+    """One student of each role, overfitted to three chains."""
+    folder = tmp_path_factory.mktemp("trained")
+    calm = save_tiny(folder / "student")
+    for role in ROLES:
+        fit(calm, folder / role, role, max_steps=110, trainer=SELDOM)
+    return {role: folder / role for role in ROLES}
+
+
+def test_the_loss_of_every_role_falls(trained: dict[Role, Path]) -> None:
+    for folder in trained.values():
+        losses = log(folder, "loss")
+        assert losses[110] < 0.1 < 1 < losses[10]
+
+
+def test_overfitted_students_repeat_their_chains(trained: dict[Role, Path]) -> None:
+    lms = {role: load_lm(str(folder), dtype="fp32") for role, folder in trained.items()}
+    problems = {c.problem_id: c for c in CHAINS}
+    for models in ({"qg": lms["qg"], "qa": lms["qa"]}, {"solver": "unified", "lm": lms["unified"]}):
+        traces = list(solve([c.problem() for c in CHAINS], **models))  # type: ignore[arg-type]
+        assert len(traces) == 3
+        for trace in traces:
+            gold = problems[trace.problem_id]
+            assert trace.stop_reason == "finished"
+            assert trace.steps == gold.steps
+            assert trace.answer == gold.answer
+            assert score(trace.raw, gold.answer, "number").strict
+    for solver in ("cot", "answer"):
+        for trace in solve([c.problem() for c in CHAINS], solver, lm=lms[solver]):  # type: ignore[arg-type, index]
+            assert trace.stop_reason == "finished"
+            assert score(trace.raw, problems[trace.problem_id].answer, "number").strict
+
+
+def test_a_trained_folder_says_what_it_is(trained: dict[Role, Path]) -> None:
+    for role, folder in trained.items():
+        card = read_card(folder)
+        assert store.check_manifest(folder) is None
+        assert not (folder / "checkpoints").exists()
+        assert (card.role, card.adapter, card.calculator) == (role, False, role != "answer")
+        assert (card.end_id, card.end_text) == (tiny_tokenizer().eos_token_id, tiny_tokenizer().eos_token)
+        assert (card.data["chains"], card.data["source"]) == (3, "tiny")
+        assert card.base.location == str(folder.parent / "student")
+        rows = rows_for("gpt2", role=role)
+        assert card.metrics["learned_tokens"] == sum(label != -100 for row in rows for label in row["labels"])
+        assert card.metrics["input_tokens"] == sum(len(row["input_ids"]) for row in rows)
+        assert (card.metrics["updates"], card.metrics["left_out"], card.metrics["skipped_updates"]) == (110, 0, 0)
+        assert card.metrics["learning_rate"] == card.settings["learning_rate"] == 0.01
+        assert f"role **{role}**" in (folder / "README.md").read_text()
+
+
+def test_a_finished_run_is_left_alone(trained: dict[Role, Path]) -> None:
+    folder, notes = trained["qg"], list[str]()
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir() if path.name != ".lock"}
+    student = str(folder.parent / "student")
+    card = fit(student, folder, "qg", max_steps=110, trainer=SELDOM, notes=notes)
+    assert card == read_card(folder)
+    assert "already trained" in notes[0]
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir() if p.name != ".lock"} == before
+
+
+def test_every_changed_setting_is_named_and_refused(trained: dict[Role, Path]) -> None:
+    student = str(trained["qg"].parent / "student")
+    with pytest.raises(UserError) as caught:
+        fit(student, trained["qg"], "qa", CHAINS[:2], max_steps=9, seed=3, trainer=SELDOM)
+    for part in ("role: 'qg', now 'qa'", "max_steps: 110, now 9", "seed: 0, now 3", "chains: 3, now 2", "sha256: "):
+        assert part in str(caught.value)
+    for key in ("student", "batch_size", "learning_rate", "source"):
+        assert f"{key}: " not in str(caught.value)
+    changed = [chain("clips", "Else?", "1", ("Why?", "1")), *CHAINS[1:]]
+    with pytest.raises(UserError, match=r"other settings \((data\.)?sha256: "):
+        fit(student, trained["qg"], "qg", changed, max_steps=110, trainer=SELDOM)
+
+
+# Killed and damaged runs. Eight examples in batches of two make four updates an epoch, with a checkpoint after each
+# second one; without dev chains the last weights are the result, with dropout they depend on every random number.
+EIGHT = [
+    chain(str(i), f"Bo has {i} hats and buys {i}. How many?", str(2 * i), ("How many?", f"{i}+{i} = <<{i}+{i}={2 * i}>>"))
+    for i in range(1, 9)
+]
+LONG: dict[str, Any] = {"batch_size": 2, "evaluations": 2, "epochs": 2.5, "schedule": "cosine"}
+UPDATES = 10
+
+
+@pytest.fixture(scope="module")
+def whole(student: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    fit(student, out, chains=EIGHT, **LONG)
+    return out
+
+
+class Stop(BaseException):
+    """What interrupts a run within this process."""
+
+
+def stop_at(update: int, monkeypatch: pytest.MonkeyPatch, student: str, out: Path, **settings: Any) -> None:
+    """Leave the run ``out`` as it stands when ``update`` has begun."""
+    original = StudentTrainer.compute_loss
+
+    def stopping(self: StudentTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == update - 1:
+            raise Stop
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudentTrainer, "compute_loss", stopping)
+        with pytest.raises(Stop):
+            fit(student, out, **{"chains": EIGHT, **LONG, **settings})
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    assert same(saved(out), saved(whole))
+    assert log(out, "learning_rate") == log(whole, "learning_rate")
+    assert log(out, "loss") == log(whole, "loss")
+    assert store.check_manifest(out) is None
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import time
+from test_train import EIGHT, LONG, fit
+from socratic.trainer import StudentTrainer
+
+original = StudentTrainer.compute_loss
+def stalling(self, *args, **kwargs):
+    if self.state.global_step == 7:
+        print("ready", flush=True)
+        time.sleep(600)
+    return original(self, *args, **kwargs)
+StudentTrainer.compute_loss = stalling
+fit(sys.argv[2], Path(sys.argv[3]), chains=EIGHT, **LONG)
+"""
+
+
+def test_a_killed_run_ends_in_the_weights_of_one_that_was_not(student: str, whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), student, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(UserError, match=f"in use by process {process.pid}"):
+            fit(student, tmp_path, chains=EIGHT, **LONG)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    notes: list[str] = []
+    fit(student, tmp_path, chains=EIGHT, notes=notes, **LONG)
+    assert any(note.startswith("continuing from") and note.endswith("checkpoint-6") for note in notes)
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("gpt2", {"batch_size": 1, "accumulation": 2, "seed": 5}),
+        ("llama", {"lora_rank": 2}),
+        ("t5", {"role": "answer"}),
+        # The first dev loss is made the best, so that four worse ones end the run after ten updates.
+        ("gpt2", {"dev": EIGHT, "patience": 4, "epochs": 5.0, "trainer": {"greater_is_better": True}}),
+    ],
+    ids=["accumulation", "adapter", "encoder-decoder", "patience"],
+)
+def test_a_run_stopped_twice_ends_in_the_same_weights(
+    kind: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = {} if kind == "llama" else {"dropout": 0.1}
+    student = save_tiny(tmp_path / "student", kind, **drop)
+    fit(student, tmp_path / "whole", **{"chains": EIGHT, **LONG, **settings})
+    for update in (4, 8):
+        stop_at(update, monkeypatch, student, tmp_path / "run", **settings)
+    notes: list[str] = []
+    fit(student, tmp_path / "run", notes=notes, **{"chains": EIGHT, **LONG, **settings})
+    assert any(note.endswith("checkpoint-6") for note in notes)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert read_card(tmp_path / "run").metrics["updates"] == read_card(tmp_path / "whole").metrics["updates"] == 10
+
+
+def test_skipped_updates_are_counted_over_the_whole_run(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = StudentTrainer.compute_loss
+
+    def poisoned(self: StudentTrainer, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step in (1, 6) else loss
+
+    monkeypatch.setattr(StudentTrainer, "compute_loss", poisoned)
+    stop_at(6, monkeypatch, student, tmp_path / "run")
+    card = fit(student, tmp_path / "run", chains=EIGHT, **LONG)
+    assert card.metrics["skipped_updates"] == 2
+    with pytest.raises(UserError, match="not finite in 2 updates, the last at update 6"):
+        fit(student, tmp_path / "other", chains=EIGHT, **LONG, max_bad_steps=1)
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        load_student(tmp_path / "other", torch.float32)
+
+
+def tear(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").unlink()
+
+
+def flip(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+
+
+def cut(checkpoint: Path) -> None:
+    path = checkpoint / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [tear, flip, cut])
+def test_a_damaged_checkpoint_is_passed_over_with_a_note(
+    student: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    stop_at(8, monkeypatch, student, tmp_path)
+    damage(tmp_path / "checkpoints" / "checkpoint-6")
+    notes: list[str] = []
+    fit(student, tmp_path, chains=EIGHT, notes=notes, **LONG)
+    assert any("checkpoint-6 is not whole" in note for note in notes)
+    assert any(note.startswith("continuing from") and note.endswith("checkpoint-4") for note in notes)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_without_a_whole_checkpoint_begins_again(
+    student: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(4, monkeypatch, student, tmp_path)
+    tear(tmp_path / "checkpoints" / "checkpoint-2")
+    fit(student, tmp_path, chains=EIGHT, **LONG)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_best_checkpoint_that_was_damaged_is_not_taken(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worst = {**LONG, "dev": EIGHT, "trainer": {"greater_is_better": True}}  # the best is the first, and stays so
+    fit(student, tmp_path / "whole", chains=EIGHT, **worst)
+    losses = log(tmp_path / "whole", "eval_loss")
+    assert max(losses, key=losses.__getitem__) == 2
+    stop_at(8, monkeypatch, student, tmp_path / "run", **worst)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-6"]
+    flip(tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    notes: list[str] = []
+    fit(student, tmp_path / "run", chains=EIGHT, notes=notes, **worst)
+    assert any("checkpoint-2" in note and "not whole" in note for note in notes)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_folder_that_was_damaged_is_trained_again(student: str, tmp_path: Path) -> None:
+    short = {"max_steps": 2, "trainer": SELDOM}
+    fit(student, tmp_path, **short)
+    before = saved(tmp_path)
+    flip(tmp_path)
+    with pytest.raises(UserError, match=r"not a whole checkpoint \(.*model\.safetensors does not have the recorded"):
+        load_lm(str(tmp_path))
+    fit(student, tmp_path, **short)
+    assert same(saved(tmp_path), before)
+
+
+def test_the_seed_decides_the_weights(student: str, whole: Path, tmp_path: Path) -> None:
+    fit(student, tmp_path / "again", chains=EIGHT, **LONG)
+    assert_same_run(tmp_path / "again", whole)
+    fit(student, tmp_path / "other", chains=EIGHT, **{**LONG, "seed": 1})
+    assert not same(saved(tmp_path / "other"), saved(whole))
+
+
+def test_the_result_is_the_checkpoint_of_the_lowest_dev_loss(student: str, tmp_path: Path) -> None:
+    card = fit(student, tmp_path, dev=DEV, max_steps=60, evaluations=1, trainer={"eval_steps": 10, "save_steps": 10})
+    losses = log(tmp_path, "eval_loss")
+    best = min(losses, key=losses.__getitem__)
+    assert set(losses) == {10, 20, 30, 40, 50, 60}
+    assert best < 60
+    assert losses[60] > losses[best] + 0.01
+    assert card.metrics["dev_loss"] == losses[best]
+    model = load_student(tmp_path, torch.float32)[0].model.eval()
+    with torch.no_grad():
+        summed, count = summed_loss(model, rows_for("gpt2", DEV))
+    assert summed.item() / count == pytest.approx(losses[best], abs=2e-5)
+
+
+def test_patience_ends_a_run_whose_dev_loss_rises(student: str, tmp_path: Path) -> None:
+    evaluating = {"eval_steps": 5, "save_steps": 5}
+    card = fit(student, tmp_path, dev=DEV, max_steps=200, learning_rate=0.03, patience=1, trainer=evaluating)
+    losses = list(log(tmp_path, "eval_loss").values())
+    assert card.metrics["updates"] == 5 * len(losses) < 200
+    assert losses[-1] >= losses[-2] > 0
+    with pytest.raises(UserError, match="patience=1"):
+        fit(student, tmp_path / "other", max_steps=2, patience=1)
+
+
+def test_measuring_dev_accuracy_does_not_disturb_training(student: str, tmp_path: Path) -> None:
+    short = {"max_steps": 6, "dev": CHAINS, "trainer": {"logging_steps": 1, "eval_steps": 2, "save_steps": 2}}
+    fit(student, tmp_path / "loss", "answer", **short)
+    card = fit(student, tmp_path / "accuracy", "answer", best_by="accuracy", **short)
+    assert log(tmp_path / "accuracy", "loss") == log(tmp_path / "loss", "loss")
+    assert log(tmp_path / "accuracy", "eval_loss") == log(tmp_path / "loss", "eval_loss")
+    assert list(log(tmp_path / "accuracy", "eval_accuracy")) == [2, 4, 6]
+    assert card.metrics["dev_accuracy"] == max(log(tmp_path / "accuracy", "eval_accuracy").values())
+
+
+def test_dev_accuracy_of_a_pair_needs_the_partner(trained: dict[Role, Path], tmp_path: Path) -> None:
+    student = str(trained["qa"])
+    settings: dict[str, Any] = {"max_steps": 1, "dev": CHAINS, "best_by": "accuracy", "learning_rate": 1e-6}
+    with pytest.raises(UserError, match=r"role 'qg' needs the other student: set partner=FOLDER"):
+        fit(student, tmp_path / "none", "qg", **settings)
+    card = fit("", tmp_path / "qg", "qg", start_from=str(trained["qg"]), partner=str(trained["qa"]), **settings)
+    assert card.metrics["dev_accuracy"] == 1.0
+    card = fit("", tmp_path / "qa", "qa", start_from=str(trained["qa"]), partner=str(trained["qg"]), **settings)
+    assert card.metrics["dev_accuracy"] == 1.0
+
+
+def test_dev_accuracy_of_choices(student: str, tmp_path: Path) -> None:
+    said = Chain("c/0", "tiny", "Which is red?", "B", "choice", CHAINS[0].steps, metadata={"choices": ["sky", "rose"]})
+    once = {"max_steps": 40, "learning_rate": 0.02, "trainer": {"eval_steps": 40, "save_steps": 40}}
+    card = fit(student, tmp_path, "answer", [said], dev=[said], best_by="accuracy", **once)
+    assert card.metrics["dev_accuracy"] == 1.0
+
+
+def test_training_continues_from_another_students_weights(trained: dict[Role, Path], tmp_path: Path) -> None:
+    first = trained["unified"]
+    card = fit("", tmp_path, "unified", start_from=str(first), max_steps=1, trainer={"logging_steps": 1})
+    assert log(tmp_path, "loss")[1] < 0.1
+    assert card.base.location == str(first)
+    with pytest.raises(UserError, match="absent is not a whole checkpoint"):
+        fit("", tmp_path / "b", start_from=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
+def test_an_adapter_is_loaded_with_its_base_and_merged_into_a_plain_model(kind: str, tmp_path: Path) -> None:
+    base, adapter, full = tmp_path / "base", tmp_path / "adapter", tmp_path / "full"
+    card = fit(save_tiny(base, kind), adapter, max_steps=3, lora_rank=2, learning_rate=0.1)
+    assert card.adapter
+    assert card.base.location == str(base)
+    assert not (adapter / "model.safetensors").exists()
+    assert all("lora" in name for name in saved(adapter))
+    merged = merge(adapter, full)
+    assert not merged.adapter
+    hf: Any = transformers
+    auto = hf.AutoModelForSeq2SeqLM if kind == "t5" else hf.AutoModelForCausalLM
+    plain, untrained = auto.from_pretrained(full), auto.from_pretrained(base)
+    assert type(plain) is type(untrained)
+    loaded: Any = load_lm(str(adapter), dtype="fp32")
+    rows = rows_for(kind)
+    with torch.no_grad():
+        expected = summed_loss(loaded.model, rows)[0]
+        torch.testing.assert_close(summed_loss(plain.eval(), rows)[0], expected)
+        assert abs(summed_loss(untrained.eval(), rows)[0] - expected) > 1
+    [trace] = solve([CHAINS[0].problem()], "unified", lm=load_lm(str(full), dtype="fp32"), max_tokens=8)
+    assert trace.stop_reason
+    with pytest.raises(UserError, match="full is a full model already"):
+        merge(full, tmp_path / "twice")
+    with pytest.raises(UserError, match="full is not empty"):
+        merge(adapter, full)
+    with pytest.raises(UserError, match="base is no trained student"):
+        merge(base, tmp_path / "twice")
+
+
+def test_an_adapter_whose_base_changed_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    fit(save_tiny(base), tmp_path / "adapter", max_steps=1, lora_rank=1)
+    save_tiny(base, seed=1)
+    with pytest.raises(UserError, match=r"the base of .*adapter, .*base, is not the one it was trained on"):
+        load_lm(str(tmp_path / "adapter"))
+
+
+def test_an_adapter_on_an_adapter_is_loaded_with_both(tmp_path: Path) -> None:
+    rank = {"max_steps": 5, "lora_rank": 2, "learning_rate": 0.02}
+    base, first, second = tmp_path / "base", tmp_path / "first", tmp_path / "second"
+    fit(save_tiny(base), first, **rank)
+    fit("", second, start_from=str(first), **rank)
+    lms: list[Any] = [load_lm(str(folder), dtype="fp32") for folder in (base, first, second)]
+    with torch.no_grad():
+        losses = [summed_loss(lm.model, rows_for("gpt2"))[0].item() for lm in lms]
+    assert losses[0] - 1 > losses[1] > losses[2] + 1
+
+
+def test_an_adapter_needs_weights_to_stand_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lora_rank=2"):
+        fit("scratch:gpt2-tiny", tmp_path / "out", max_steps=1, lora_rank=2)
+
+
+def test_examples_over_the_context_limit_are_left_out_and_counted(tmp_path: Path) -> None:
+    sizes = sorted(len(row["input_ids"]) for row in rows_for("gpt2"))
+    student = save_tiny(tmp_path / "student", positions=sizes[1])
+    notes: list[str] = []
+    card = fit(student, tmp_path / "out", max_steps=1, notes=notes)
+    assert card.metrics["left_out"] == 1
+    assert card.metrics["input_tokens"] == sum(sizes[:2])
+    assert any(note.startswith(f"1 examples exceed the student's {sizes[1]} positions") for note in notes)
+    small = save_tiny(tmp_path / "small", positions=sizes[0] - 1)
+    with pytest.raises(UserError, match=f"no training example is left of 3 chains; all exceed {sizes[0] - 1} tokens"):
+        fit(small, tmp_path / "none", max_steps=1)
+
+
+def test_an_encoder_decoder_is_trained_on_slots(tmp_path: Path) -> None:
+    student, out = save_tiny(tmp_path / "student", "t5"), tmp_path / "out"
+    card = fit(student, out, "answer", max_steps=120, trainer=SELDOM)
+    assert log(out, "loss")[120] < 0.3 < log(out, "loss")[10]
+    assert card.metrics["input_tokens"] > card.metrics["learned_tokens"] > 0
+    golds = {c.problem_id: c.answer for c in CHAINS}
+    traces = list(solve([c.problem() for c in CHAINS], "answer", lm=load_lm(str(out), dtype="fp32")))
+    assert {t.problem_id: t.answer for t in traces} == golds
+
+
+@pytest.mark.parametrize("name", ["gpt2-tiny", "llama-tiny", "t5-tiny"])
+def test_a_student_from_nothing_brings_its_own_tokenizer(name: str, tmp_path: Path) -> None:
+    card = fit(f"scratch:{name}", tmp_path, "answer", max_steps=1)
+    assert card.base.location == f"scratch:{name}"
+    assert 1_000_000 < card.parameters < 3_000_000
+    [trace] = solve([CHAINS[0].problem()], "answer", lm=load_lm(str(tmp_path), dtype="fp32"), max_tokens=3)
+    assert trace.stop_reason in ("finished", "overlong", "empty_output", "invalid_output")
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ("scratch:gpt3-tiny", r"unknown student 'scratch:gpt3-tiny'; there are scratch:gpt2-tiny, "),
+        ("nobody/nothing", r"'nobody/nothing' cannot be loaded \(.*\); give a folder"),
+        ("absent.gguf", r"there is no file absent\.gguf"),
+    ],
+)
+def test_an_unknown_student_is_named(student: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        fit(student, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"trainer": {"fsdq": True}}, "the trainer refuses these settings: .*fsdq"),
+        ({"schedule": "cosin"}, "the trainer refuses these settings: .*cosin"),
+        ({"report_to": "paper"}, "the trainer refuses these settings: .*paper"),
+    ],
+)
+def test_settings_that_transformers_refuses_are_named(
+    student: str, settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        fit(student, tmp_path, **settings)
+    fit(student, tmp_path, max_steps=1)  # the mistake left nothing behind
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(student: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and holds no training run"):
+        fit(student, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"thesis.txt", ".lock"}
+    with pytest.raises(UserError, match=r"thesis\.txt cannot be written to"):
+        fit(student, tmp_path / "thesis.txt")
+    assert not (tmp_path / PLAN).exists()
+
+
+def test_nothing_is_printed_on_standard_output(student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes: list[str] = []
+    fit(student, tmp_path, max_steps=2, notes=notes, trainer={"logging_steps": 1})
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "shards" not in printed.err
+    assert any("loss" in note for note in notes)
+
+
+def test_the_default_rate_falls_with_the_size() -> None:
+    rates = [default_learning_rate(n, lora=False) for n in (2_000_000, 135_000_000, 1_000_000_000, 7_000_000_000)]
+    assert rates == sorted(rates, reverse=True)
+    assert default_learning_rate(135_000_000, lora=True) > rates[1]
+
+
+def test_dropout_is_off_where_students_are_loaded(student: str) -> None:
+    lm: Any = load_lm(student, dtype="fp32")
+    assert not lm.model.training
+    assert tiny_model("gpt2", dropout=0.1).config.resid_pdrop == 0.1
