@@ -56,7 +56,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A further set
 def main() -> None:
     """Entry point: 0 done, 2 the user's mistake, 130 interrupted."""
     try:
-        code = app(standalone_mode=False)  # 130 where Ctrl-C was pressed
+        code = app(standalone_mode=False, prog_name="socratic")  # 130 where Ctrl-C was pressed
     except UserError as error:
         _complain(str(error))
         code = 2
@@ -115,7 +115,7 @@ def data_show(
 
     load: Any = load_chains if chains else load_problems
     columns = _pairs(column)
-    most = limit if as_json or limit else 5
+    most = limit if as_json or limit is not None else 5
     records = load(name, split, data_dir, most, split_scheme=split_scheme, columns=columns)
     for record in records:
         if as_json:
@@ -259,20 +259,21 @@ def evaluate(
     solving = _solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
     right = done = 0
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[right]}"))
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(f"{name} {split}", total=len(problems) * samples, right="")
+    bar = Progress(*columns, console=err)
+    task = bar.add_task(f"{name} {split}", total=len(problems) * samples, right="")
 
-        def on_trace(trace: Trace, score: Any) -> None:
-            nonlocal right, done
-            right, done = right + score.strict, done + 1
-            bar.update(task, advance=1, right=f"{right}/{done} right")
-
-        def begin(jobs: Sequence[tuple[Problem, int]]) -> Iterator[Trace]:
+    def begin(jobs: Sequence[tuple[Problem, int]]) -> Iterator[Trace]:
+        with bar:
             bar.update(task, completed=len(problems) * samples - len(jobs))
-            return solving.run(jobs, batch_size)
+            yield from solving.run(jobs, batch_size)
 
-        record = {"data": name, "split": split, "split_scheme": split_scheme, **solving.record()}
-        metrics = run_evaluation(problems, begin, out_dir, record, samples, resume, on_trace)
+    def on_trace(trace: Trace, score: Any) -> None:
+        nonlocal right, done
+        right, done = right + score.strict, done + 1
+        bar.update(task, advance=1, right=f"{right}/{done} right")
+
+    record = {"data": name, "split": split, "split_scheme": split_scheme, **solving.record()}
+    metrics = run_evaluation(problems, begin, out_dir, record, samples, resume, on_trace)
     _print_run(out_dir, metrics, as_json)
 
 
@@ -372,8 +373,8 @@ def _stream(solving: Solving, problem: Problem) -> None:
         if event.trace is not None:
             out.print(f"({event.trace.stop_reason}, {event.trace.tokens} tokens, {event.trace.seconds:.1f} s)")
             break
-        if not begun and not event.text.strip() and not event.done:
-            continue
+        if not begun and not event.text.strip() and event.fault is None:
+            continue  # white space before a text, or QG's stop
         text = event.text if begun else labels[event.kind] + event.text.lstrip()
         begun = True
         out.print(Text(visible(text)), end="", soft_wrap=True)

@@ -150,12 +150,11 @@ def _train(
         on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
     rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
     accuracy = _dev_accuracy(run, settings, codec, seq2seq) if settings.best_by == "accuracy" else None
+    arguments = _arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device)
     on_note(
         f"{run.role}: {len(examples):,} examples of {len(run.chains):,} chains, "
         f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
     )
-
-    arguments = _arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device)
     write_json(out / PLAN, plan)
     stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
     trainer = StudentTrainer(

@@ -22,8 +22,8 @@ from socratic.tokens import Codec
 from socratic.types import Chain, Problem, Step
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-OVERFIT = ["--set", "max_steps=110", "--set", "learning_rate=0.01", "--set", "schedule=constant", "--set", "batch_size=4"]
-OVERFIT += ["--set", "precision=fp32", "--set", "trainer={save_steps: 1000, logging_steps: 50}"]
+SETTINGS = ("max_steps=110", "learning_rate=0.01", "schedule=constant", "batch_size=4", "precision=fp32")
+OVERFIT = [word for pair in (*SETTINGS, "trainer={save_steps: 1000, logging_steps: 50}") for word in ("--set", pair)]
 
 
 @dataclass
@@ -108,7 +108,8 @@ def test_the_whole_way_from_chains_to_a_comparison(cli: Cli, chains: Path, tmp_p
         )
         assert result.code == 0
         assert (result.json["out"], result.json["updates"]) == (str(tmp_path / role), 110)
-        assert "update 50 of 110: loss" in result.err
+        assert "update 50 of 110, " in result.err
+        assert " left: loss " in result.err
         assert "\r" not in result.err
     again = cli("train", "qg", "--chains", chains, "--student", student, "--out", tmp_path / "qg", *OVERFIT)
     assert again.code == 0
@@ -215,11 +216,11 @@ def test_columns_of_a_file_to_solve_can_be_named(cli: Cli, say: Callable[[Script
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07 [/red][link=x] \x9b2J \u202e \r \x00"
 
 
-def test_what_could_steer_a_terminal_is_shown_escaped(
-    cli: Cli, say: Callable[[Script], None], tmp_path: Path
-) -> None:
+def test_what_could_steer_a_terminal_is_shown_escaped(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
     say(lambda transcript, kind: f"{HOSTILE} 24" if sure(transcript, kind) else "")
-    file = write_jsonl(tmp_path / "mine.jsonl", {"question": HOSTILE, "answer": "24", "id": HOSTILE.replace("\x00", "")})
+    file = write_jsonl(
+        tmp_path / "mine.jsonl", {"question": HOSTILE, "answer": "24", "id": HOSTILE.replace("\x00", "")}
+    )
     run = tmp_path / "run"
     commands: list[tuple[Any, ...]] = [
         ("solve", HOSTILE, *PAIR),
@@ -265,11 +266,12 @@ def damaged_chains(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
 def torn_line(tmp_path: Path, chains: Path) -> tuple[list[Any], str]:
     path = tmp_path / "torn.jsonl"
     path.write_bytes(chains.read_bytes()[:-40])
-    return ["train", "qg", "--chains", path, "--student", "x", "--out", tmp_path / "o"], r"torn\.jsonl:3: not valid JSON"
+    train = ["train", "qg", "--chains", path, "--student", "x", "--out", tmp_path / "o"]
+    return train, r"torn\.jsonl:3: not valid JSON"
 
 
 def no_questions(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
-    plain = Chain("a/1", "a", "Why?", "1", "number", (Step("", "1+0 = 1"),))
+    plain = Chain("a/1", "a", "What is 1+0?", "1", "number", (Step("", "1+0 = 1"),))
     path = write_jsonl(tmp_path / "cot.jsonl", plain.to_json())
     train = ["train", "qg", "--chains", path, "--student", save_tiny(tmp_path / "s"), "--out", tmp_path / "o"]
     return train, r"the chain of a/1 has no sub-questions, which role 'qg' is trained on"
@@ -291,9 +293,7 @@ def unknown_device(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
     return ["solve", "x", "--solver", "cot", "--lm", student, "--device", "gpu"], r"device 'gpu' cannot be used \("
 
 
-@pytest.mark.parametrize(
-    "arrange", [damaged_chains, torn_line, no_questions, torn_weights, no_weights, unknown_device]
-)
+@pytest.mark.parametrize("arrange", [damaged_chains, torn_line, no_questions, torn_weights, no_weights, unknown_device])
 def test_a_damaged_input_is_one_sentence(
     cli: Cli, chains: Path, tmp_path: Path, arrange: Callable[[Path, Path], tuple[list[Any], str]]
 ) -> None:
@@ -396,7 +396,8 @@ def test_doctor_prints_a_table_or_json(cli: Cli) -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 sys.path.insert(0, sys.argv.pop(1))
 from test_cli import Codec, ScriptedLM, sure, tiny_tokenizer
 import socratic.cli, socratic.lm.load
@@ -425,10 +426,13 @@ def test_an_interrupted_evaluation_continues_with_the_same_command(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate()
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "")
     assert "socratic: interrupted; the same command continues" in err
     assert "Traceback" not in err

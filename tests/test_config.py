@@ -63,7 +63,19 @@ def test_the_place_of_a_fault_can_be_named() -> None:
 
 
 def test_overrides_are_read_as_yaml_scalars() -> None:
-    pairs = ["lr=3e-4", "most=1e3", "seed=1", " name =a b", "on=true", "none=null", "empty=", "set={a: 1}", "text='3e4'", "word=nan", "a=b=c"]
+    pairs = [
+        "lr=3e-4",
+        "most=1e3",
+        "seed=1",
+        " name =a b",
+        "on=true",
+        "none=null",
+        "empty=",
+        "set={a: 1}",
+        "text='3e4'",
+        "word=nan",
+        "a=b=c",
+    ]
     assert parse_overrides(pairs) == {
         "lr": 0.0003,
         "most": 1000,

@@ -23,9 +23,7 @@ from socratic.types import ROLES, Chain, Role, UserError
 
 PLAIN: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.01, "batch_size": 4, "schedule": "constant"}
 SELDOM = {"save_steps": 10_000, "logging_steps": 10}
-DEV = [
-    chain("cups", "Cy has 9 cups and breaks 4. How many are left?", "5", ("How many are left?", "9-4 = <<9-4=5>>5 cups."))
-]
+DEV = [chain("cups", "Cy has 9 cups and breaks 4. How many now?", "5", ("How many now?", "9-4 = <<9-4=5>>5 cups."))]
 
 
 def fit(
@@ -138,7 +136,7 @@ def test_every_changed_setting_is_named_and_refused(trained: dict[Role, Path]) -
 # Killed and damaged runs. Eight examples in batches of two make four updates an epoch, with a checkpoint after each
 # second one; without dev chains the last weights are the result, with dropout they depend on every random number.
 EIGHT = [
-    chain(str(i), f"Bo has {i} hats and buys {i}. How many?", str(2 * i), ("How many?", f"{i}+{i} = <<{i}+{i}={2 * i}>>"))
+    chain(str(i), f"Bo has {i} hats and buys {i}. How many?", str(2 * i), ("Sum?", f"{i}+{i} = <<{i}+{i}={2 * i}>>"))
     for i in range(1, 9)
 ]
 LONG: dict[str, Any] = {"batch_size": 2, "evaluations": 2, "epochs": 2.5, "schedule": "cosine"}
@@ -229,7 +227,7 @@ def test_a_killed_run_ends_in_the_weights_of_one_that_was_not(student: str, whol
 def test_a_run_stopped_twice_ends_in_the_same_weights(
     kind: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop = {} if kind == "llama" else {"dropout": 0.1}
+    drop: dict[str, Any] = {} if kind == "llama" else {"dropout": 0.1}
     student = save_tiny(tmp_path / "student", kind, **drop)
     fit(student, tmp_path / "whole", **{"chains": EIGHT, **LONG, **settings})
     for update in (4, 8):
@@ -301,7 +299,11 @@ def test_a_run_without_a_whole_checkpoint_begins_again(
 def test_a_best_checkpoint_that_was_damaged_is_not_taken(
     student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worst = {**LONG, "dev": EIGHT, "trainer": {"greater_is_better": True}}  # the best is the first, and stays so
+    worst: dict[str, Any] = {
+        **LONG,
+        "dev": EIGHT,
+        "trainer": {"greater_is_better": True},
+    }  # the best is the first, and stays so
     fit(student, tmp_path / "whole", chains=EIGHT, **worst)
     losses = log(tmp_path / "whole", "eval_loss")
     assert max(losses, key=losses.__getitem__) == 2
@@ -315,7 +317,7 @@ def test_a_best_checkpoint_that_was_damaged_is_not_taken(
 
 
 def test_a_finished_folder_that_was_damaged_is_trained_again(student: str, tmp_path: Path) -> None:
-    short = {"max_steps": 2, "trainer": SELDOM}
+    short: dict[str, Any] = {"max_steps": 2, "trainer": SELDOM}
     fit(student, tmp_path, **short)
     before = saved(tmp_path)
     flip(tmp_path)
@@ -347,7 +349,7 @@ def test_the_result_is_the_checkpoint_of_the_lowest_dev_loss(student: str, tmp_p
 
 
 def test_patience_ends_a_run_whose_dev_loss_rises(student: str, tmp_path: Path) -> None:
-    evaluating = {"eval_steps": 5, "save_steps": 5}
+    evaluating: dict[str, Any] = {"eval_steps": 5, "save_steps": 5}
     card = fit(student, tmp_path, dev=DEV, max_steps=200, learning_rate=0.03, patience=1, trainer=evaluating)
     losses = list(log(tmp_path, "eval_loss").values())
     assert card.metrics["updates"] == 5 * len(losses) < 200
@@ -357,7 +359,11 @@ def test_patience_ends_a_run_whose_dev_loss_rises(student: str, tmp_path: Path) 
 
 
 def test_measuring_dev_accuracy_does_not_disturb_training(student: str, tmp_path: Path) -> None:
-    short = {"max_steps": 6, "dev": CHAINS, "trainer": {"logging_steps": 1, "eval_steps": 2, "save_steps": 2}}
+    short: dict[str, Any] = {
+        "max_steps": 6,
+        "dev": CHAINS,
+        "trainer": {"logging_steps": 1, "eval_steps": 2, "save_steps": 2},
+    }
     fit(student, tmp_path / "loss", "answer", **short)
     card = fit(student, tmp_path / "accuracy", "answer", best_by="accuracy", **short)
     assert log(tmp_path / "accuracy", "loss") == log(tmp_path / "loss", "loss")
@@ -379,7 +385,7 @@ def test_dev_accuracy_of_a_pair_needs_the_partner(trained: dict[Role, Path], tmp
 
 def test_dev_accuracy_of_choices(student: str, tmp_path: Path) -> None:
     said = Chain("c/0", "tiny", "Which is red?", "B", "choice", CHAINS[0].steps, metadata={"choices": ["sky", "rose"]})
-    once = {"max_steps": 40, "learning_rate": 0.02, "trainer": {"eval_steps": 40, "save_steps": 40}}
+    once: dict[str, Any] = {"max_steps": 40, "learning_rate": 0.02, "trainer": {"eval_steps": 40, "save_steps": 40}}
     card = fit(student, tmp_path, "answer", [said], dev=[said], best_by="accuracy", **once)
     assert card.metrics["dev_accuracy"] == 1.0
 
@@ -432,7 +438,7 @@ def test_an_adapter_whose_base_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_an_adapter_is_loaded_with_both(tmp_path: Path) -> None:
-    rank = {"max_steps": 5, "lora_rank": 2, "learning_rate": 0.02}
+    rank: dict[str, Any] = {"max_steps": 5, "lora_rank": 2, "learning_rate": 0.02}
     base, first, second = tmp_path / "base", tmp_path / "first", tmp_path / "second"
     fit(save_tiny(base), first, **rank)
     fit("", second, start_from=str(first), **rank)
@@ -518,7 +524,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(student: str, tmp_path
     assert not (tmp_path / PLAN).exists()
 
 
-def test_nothing_is_printed_on_standard_output(student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_on_standard_output(
+    student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     notes: list[str] = []
     fit(student, tmp_path, max_steps=2, notes=notes, trainer={"logging_steps": 1})
     printed = capsys.readouterr()

@@ -10,7 +10,7 @@ from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, problems, so
 
 from socratic.lm.causal import CausalLM
 from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, library_versions, read_card, write_card
-from socratic.lm.load import load_gguf_tokenizer, load_lm, load_pretrained, load_tokenizer, torch_dtype
+from socratic.lm.load import load_lm, load_pretrained, load_tokenizer, torch_dtype
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.store import write_manifest
 from socratic.tokens import Codec
@@ -272,4 +272,3 @@ def test_a_tokenizer_alone(student: tuple[Path, CausalLM], tmp_path: Path) -> No
     assert load_tokenizer(str(student[0])).eos_token_id == student[1].codec.end_id
     with pytest.raises(UserError, match="holds no usable tokenizer"):
         load_tokenizer(str(tmp_path))
-    assert callable(load_gguf_tokenizer)
