@@ -15,7 +15,7 @@ from rich.text import Text
 
 from socratic.config import parse_overrides
 from socratic.report import visible
-from socratic.types import Chain, Problem, QGSees, Role, Trace, UserError
+from socratic.types import AnswerType, Chain, Problem, QGSees, Role, Solver, Trace, UserError
 
 if TYPE_CHECKING:
     from socratic.loops import Solving
@@ -38,9 +38,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a t
 Columns = Annotated[list[str] | None, typer.Option("--column", help="field=name of a column in your own file.")]
 Scheme = Annotated[str, typer.Option(help="authors, or fine-tune-cot.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many.")]
-SolverName = Literal["socratic", "tied", "unified", "cot", "answer"]
 Calculator = Annotated[Literal["on", "off"] | None, typer.Option(help="Compute <<expr= for the students.")]
-SolverOption = Annotated[SolverName, typer.Option(help="The loop.")]
+SolverOption = Annotated[Solver, typer.Option(help="The loop.")]
 QG = Annotated[str | None, typer.Option(help="The student that asks: MODEL.")]
 QA = Annotated[str | None, typer.Option(help="The student that answers: MODEL.")]
 Single = Annotated[str | None, typer.Option("--lm", help="The one student of the other solvers: MODEL.")]
@@ -131,7 +130,7 @@ def train(
     student: Annotated[str, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
     start_from: Annotated[
-        str | None, typer.Option("--from", help="Continue from this trained student's weights.")
+        str | None, typer.Option("--from", help="Start from this trained student in place of MODEL.")
     ] = None,
     qg_sees: Annotated[
         QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
@@ -140,6 +139,7 @@ def train(
     setting: Settings = None,
     data_dir: DataDir = None,
     split_scheme: Scheme = "authors",
+    column: Columns = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one student; the same command continues a run that was interrupted."""
@@ -149,12 +149,13 @@ def train(
 
     settings = TrainSettings.parse({"seed": seed, **parse_overrides(setting or [])})
     name = chains.removeprefix("gold:")
-    load_split = [load_chains(name, split, data_dir, split_scheme=split_scheme) for split in ("train", "dev")]
+    columns = _pairs(column)
+    kept, dev = (load_chains(name, s, data_dir, split_scheme=split_scheme, columns=columns) for s in ("train", "dev"))
     run = TrainingRun(
         role=role,
         student=student,
-        chains=load_split[0][: settings.limit],
-        dev_chains=load_split[1][: settings.dev_limit],
+        chains=kept,
+        dev_chains=dev,
         source=chains,
         qg_sees=qg_sees,
         start_from=start_from,
@@ -180,6 +181,7 @@ def merge(
 @app.command()
 def solve(
     text: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
+    answer_type: Annotated[AnswerType, typer.Option(help="Of the problem given as text.")] = "number",
     file: Annotated[str | None, typer.Option(help="Problems, as .jsonl, .json or .csv.")] = None,
     solver: SolverOption = "socratic",
     qg: QG = None,
@@ -207,7 +209,7 @@ def solve(
         words = sys.stdin.read() if text == "-" else str(text)
         if not words.strip():
             raise UserError("the problem is empty; give its text")
-        problems = [Problem("problem", "own", "test", words.strip(), "")]
+        problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
     solving = _solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
     if not as_json and file is None and samples == 1:
         _stream(solving, problems[0])
@@ -335,7 +337,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 def _solving(
-    solver: SolverName,
+    solver: Solver,
     qg: str | None,
     qa: str | None,
     lm: str | None,

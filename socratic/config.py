@@ -25,8 +25,7 @@ class Settings(BaseModel):
         """Settings from ``values``; raises `UserError` that names the first offending key, its value and the fix."""
         for key in values:
             if key not in cls.model_fields:
-                near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.0)[0]
-                raise UserError(f"unknown {where} {key!r}; did you mean {near!r}?")
+                raise UserError(f"unknown {where} {key!r}; did you mean {nearest(key, cls.model_fields)!r}?")
         try:
             return cls(**values)
         except ValidationError as error:
@@ -34,6 +33,11 @@ class Settings(BaseModel):
             key = ".".join(str(part) for part in first["loc"]) or "value"
             message = first["msg"].removeprefix("Value error, ")
             raise UserError(f"{where} {key}={first['input']!r} is not usable: {message}") from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like ``name``, for an error message."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:

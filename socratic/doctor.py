@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from socratic.versions import package_versions
 
 
 def examine(data_dir: str | None = None) -> dict[str, Any]:
@@ -19,10 +20,10 @@ def examine(data_dir: str | None = None) -> dict[str, Any]:
 
     device = default_device()
     folder = data_dir or os.environ.get("SOCRATIC_DATA")
-    found = [name for name in TASKS if folder and (Path(folder) / name.removesuffix("-main")).is_dir()]
+    found = [task.name for task in TASKS.values() if folder and (Path(folder) / (task.folder or task.name)).is_dir()]
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("socratic", "torch", "transformers", "peft", "datasets", "openai")},
+        **{name: found or "not installed" for name, found in package_versions().items()},
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "dtype": "bf16" if has_bf16(device) else "fp32 (no bf16 in hardware)",
         "C++ compiler": shutil.which("c++") or "none (not needed)",

@@ -6,9 +6,7 @@ of completion), and once complete ``scores.jsonl`` (in order of the problems) an
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from socratic import answers, stats, store
+from socratic import answers, stats, store, versions
 from socratic.config import differences
 from socratic.types import Problem, Score, ScoreReason, StopReason, Trace, UserError
 
@@ -25,7 +23,6 @@ Resume = Literal["never", "if-possible", "always"]
 Metrics = dict[str, Any]
 Solve = Callable[[list[tuple[Problem, int]]], Iterator[Trace]]
 
-_PACKAGES = ("socratic", "torch", "transformers")
 _NAMED = 3  # how many problem ids a message lists
 
 
@@ -47,7 +44,7 @@ class Run:
 
 
 def score_trace(problem: Problem, trace: Trace) -> Score:
-    """The decision on one trace; a trace that ran out of context is scored as truncated."""
+    """The decision on one trace; one that ran out of tokens or positions is scored as truncated."""
     truncated = trace.stop_reason == "overlong"
     score = answers.score(trace.raw, problem.answer, problem.answer_type, problem.choices, truncated=truncated)
     return replace(score, problem_id=trace.problem_id, sample=trace.sample)
@@ -217,7 +214,7 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
     if differing and resume != "always":
         raise UserError(
             f"{out} was made with other settings ({'; '.join(differing)}); choose another folder, "
-            "or resume=always to mix them"
+            "or --resume always to mix them"
         )
     _note_resumption(out, differing)
     store.atomic_write(out / "config.yaml", _to_yaml(config))
@@ -283,6 +280,7 @@ def _finish(out: Path, problems: Sequence[Problem], traces: Sequence[Trace]) -> 
     ordered = sorted(traces, key=lambda t: (order[t.problem_id], t.sample))
     scores = [score_trace(problems[order[trace.problem_id]], trace) for trace in ordered]
     metrics = measure(ordered, scores)
+    (out / "metrics.json").unlink(missing_ok=True)  # until both files are new, the run is not complete
     store.write_jsonl(out / "scores.jsonl", (score.to_json() for score in scores))
     store.write_json(out / "metrics.json", metrics)
     return metrics
@@ -329,26 +327,6 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "commit": _commit(),
+        "packages": versions.package_versions(),
+        "commit": versions.commit(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this package runs from, ``-dirty`` where it was edited; None when installed."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return result.stdout.strip() or None

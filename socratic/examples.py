@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from socratic.calculator import canonicalise
-from socratic.prompts import render_chain
-from socratic.tokens import Codec, learned_text
+from socratic.prompts import learned_text, render_chain
+from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role
 
 if TYPE_CHECKING:

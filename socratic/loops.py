@@ -1,7 +1,8 @@
 """The loops: QG and QA in turn until the problem is solved, and the one-model baselines, in one shape.
 
-Every loop is a generator that writes into sessions, yields a `Request` for each slot it wants, and returns what came of
-it; nothing in a loop knows how many problems are solved at once. `solve` runs many, `stream` one, token by token.
+Every loop is a generator that writes into sessions, yields (model, session, kind) for each slot it wants, is sent the
+`Completion`, and returns what came of it; nothing in a loop knows how many problems are solved at once. `solve` runs
+many, `stream` one, token by token.
 (Shridhar et al. 2212.00193, section 3.3: QG and QA alternate at test time without the large model.)
 """
 
@@ -19,10 +20,7 @@ from pydantic import Field
 from socratic.config import Settings
 from socratic.lm.base import LM, Request, Session
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_problem, render_raw
-from socratic.types import Completion, Problem, QGSees, Step, StopReason, Trace, UserError
-
-Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
-SOLVERS: tuple[Solver, ...] = ("socratic", "tied", "unified", "cot", "answer")
+from socratic.types import Completion, Problem, QGSees, Solver, Step, StopReason, Trace, UserError
 
 _CHUNK = 8
 """Tokens a model advances before rows that ended are exchanged for waiting ones."""
@@ -31,7 +29,9 @@ _CHUNK = 8
 class SolveSettings(Settings):
     """What decides a trace, apart from the models."""
 
-    solver: Solver = Field("socratic", description="the loop: socratic (QG and QA), tied, unified, cot or answer")
+    solver: Solver = Field(
+        "socratic", description="socratic (QG and QA), unified (= tied: one model, one context), cot or answer"
+    )
     qg_sees: QGSees | None = Field(
         None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
     )
@@ -77,12 +77,9 @@ class _Outcome:
     answer: str | None = None
     error: str | None = None
     tokens: int = 0
-    last: Completion | None = None
 
-    def take(self, completion: Completion | None) -> str | None:
+    def take(self, completion: Completion) -> str | None:
         """Count a slot; its text, or None where it is rejected, the stop reason then set."""
-        assert completion is not None
-        self.last = completion
         self.tokens += completion.tokens
         if completion.fault is not None:
             self.stop_reason, self.error = completion.fault, completion.error
@@ -192,6 +189,7 @@ class Solving:
         settings.check_models(qg, qa, lm)
         if settings.qg_sees == "questions" and settings.solver != "socratic":
             raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
+        _check_roles(settings.solver, qg=qg, qa=qa, lm=lm)
         self.settings = settings
         self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
@@ -306,6 +304,17 @@ class Solving:
             seconds=round(job.seconds, 4),
             version=TRANSCRIPT_VERSION,
         )
+
+
+def _check_roles(solver: Solver, **models: LM | None) -> None:
+    """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
+    wanted = {"lm": ("unified",) if solver == "tied" else (solver,), "qg": ("qg", "unified"), "qa": ("qa", "unified")}
+    for place, model in models.items():
+        if model is not None and model.role is not None and model.role not in wanted[place]:
+            raise UserError(
+                f"{model.name} was trained as {model.role!r} and cannot be the {place} of solver {solver!r}; "
+                f"give a student trained as {' or '.join(map(repr, wanted[place]))}"
+            )
 
 
 def solve(

@@ -78,6 +78,11 @@ def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple
     return text, slots
 
 
+def learned_text(text: str) -> str:
+    """A slot's text as it is learned: stripped, behind one space; the stop stays empty."""
+    return f" {text.strip()}" if text.strip() else ""
+
+
 def join_rationale(answers: Sequence[str]) -> str:
     """The chain of thought of a stepwise solution: its sub-answers, one a line (GSM8K main's own text)."""
     return "\n".join(answer.strip() for answer in answers)

@@ -184,12 +184,16 @@ def hash_json(value: Any) -> str:
     return hash_text(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 
-def write_manifest(folder: Path) -> None:
-    """Record size and SHA-256 of every file below ``folder``; call it last, it marks the folder whole."""
+def write_manifest(folder: Path, skip: str | None = None) -> None:
+    """Record size and SHA-256 of every file below ``folder``, but not below ``folder / skip``.
+
+    Call it last: it marks the folder whole.
+    """
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": hash_file(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST and not _is_own_scratch(path)
+        if skip is None or not path.is_relative_to(folder / skip)
     }
     write_json(folder / MANIFEST, {"files": files})
 

@@ -101,8 +101,3 @@ class Codec:
     def _returns(self, text: str) -> bool:
         """Whether text comes back but for the amount of white space."""
         return self._raw_decode(self._ids(text)).split() == text.split() if "\n" not in text else False
-
-
-def learned_text(text: str) -> str:
-    """A slot's text as it is learned: stripped, behind one space; the stop stays empty."""
-    return f" {text.strip()}" if text.strip() else ""

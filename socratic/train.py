@@ -1,8 +1,8 @@
 """One teacher-forced trainer for every role, over the transformers `Trainer`.
 
-Nothing here asks what role is trained: roles differ in their examples only. The loss is the sum of -log p over learned
-tokens divided by their number in the whole (accumulated) batch, so one example per problem gives the gradient of one
-example per slot (Shridhar et al. 2212.00193, eq. 2; teacher forcing: the history is the chain's own).
+Roles differ in their examples only: nothing in the training itself asks which one it is. The loss is the sum of -log p
+over learned tokens divided by their number in the whole (accumulated) batch, so one example per problem gives the
+gradient of one example per slot (Shridhar et al. 2212.00193, eq. 2; teacher forcing: the history is the chain's own).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,12 @@ from pydantic import Field
 from socratic.config import Settings, differences
 from socratic.examples import build_examples
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Base, Card, is_checkpoint, library_versions, read_card, write_card
+from socratic.lm.checkpoint import Base, Card, is_checkpoint, read_card, write_card
 from socratic.lm.load import Pretrained, default_device, has_bf16, hush_transformers, load_pretrained, load_student
 from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
+from socratic.versions import commit, package_versions
 
 PLAN = "train.json"
 """What a training run was asked to do; a run in the same folder continues only where this agrees."""
@@ -86,6 +87,7 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
     left as it is. Raises `UserError` where ``out`` holds a run with other settings, naming each, and where the loss was
     not finite more often than ``max_bad_steps``.
     """
+    run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
     with lock(out):
         plan = _plan(run, settings)
         if (out / PLAN).is_file():
@@ -139,7 +141,7 @@ def _train(
             raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
         model = _with_lora(model, settings.lora_rank, seq2seq)
 
-    limit = None if seq2seq else getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config, "max_position_embeddings", None)
     examples, left_out = _fitting(build_examples(run.chains, run.role, codec, run.qg_sees, seq2seq), limit)
     dev_examples, _ = _fitting(build_examples(run.dev_chains, run.role, codec, run.qg_sees, seq2seq), limit)
     if not examples:
@@ -179,7 +181,6 @@ def _train(
         "learned_tokens": sum(map(sum, (e.learned for e in examples))),
         "input_tokens": sum(len(e.ids) + len(e.source) for e in examples),
         "left_out": left_out,
-        "truncated": 0,  # an example fits whole or is left out
         "skipped_updates": sum(c.bad_steps for c in trainer.callback_handler.callbacks if isinstance(c, Guard)),
         "seconds": round(time.perf_counter() - started, 1),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -189,7 +190,7 @@ def _train(
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
-        calculator=codec.exact and run.role != "answer",
+        calculator=codec.exact,
         end_id=codec.end_id,
         end_text=codec.end_text,
         substitutions=codec.substitutions,
@@ -199,7 +200,8 @@ def _train(
         data=_data_record(run),
         settings=settings.model_dump(),
         metrics=_finite(metrics),
-        versions=library_versions(),
+        versions=package_versions(),
+        commit=commit(),
     )
     save_student(out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history)
     return card
@@ -211,8 +213,8 @@ def save_student(out: Path, model: Any, codec: Codec, card: Card, log: Sequence[
     codec.tokenizer.save_pretrained(str(out))
     write_card(out, card)
     write_jsonl(out / "log.jsonl", map(_finite, log))
+    write_manifest(out, skip=_CHECKPOINTS)
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
-    write_manifest(out)
 
 
 def merge(adapter: Path, out: Path) -> Card:
@@ -266,13 +268,11 @@ def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:
 
 def _fitting(examples: list[Example], limit: int | None) -> tuple[list[Example], int]:
     """Examples within the student's positions, and how many are not: never cut silently."""
-    fitting = [example for example in examples if limit is None or len(example.ids) <= limit]
+    fitting = [e for e in examples if limit is None or max(len(e.source), len(e.ids)) <= limit]
     return fitting, len(examples) - len(fitting)
 
 
-def _dev_accuracy(
-    run: TrainingRun, settings: TrainSettings, codec: Codec, seq2seq: bool
-) -> Callable[[Any], float] | None:
+def _dev_accuracy(run: TrainingRun, settings: TrainSettings, codec: Codec, seq2seq: bool) -> Callable[[Any], float]:
     """Model -> share of dev problems solved (strict), greedy, through the loop that the role belongs to."""
     from socratic.answers import score
     from socratic.lm.causal import CausalLM
@@ -280,25 +280,26 @@ def _dev_accuracy(
     from socratic.lm.seq2seq import Seq2SeqLM
     from socratic.loops import SolveSettings, Solving
 
-    pair = run.role in ("qg", "qa")
-    if pair and settings.partner is None:
-        raise UserError(f"best_by=accuracy of role {run.role!r} needs the other student: set partner=FOLDER")
-    partner = load_lm(settings.partner) if pair and settings.partner else None
-    problems = [chain.problem("dev") for chain in run.dev_chains]
+    others = {"qg": "qa", "qa": "qg"}
+    partner: dict[str, LM] = {}
+    if run.role in others:
+        if settings.partner is None:
+            raise UserError(f"best_by=accuracy of role {run.role!r} needs the other student: set partner=FOLDER")
+        partner = {others[run.role]: load_lm(settings.partner)}
+    solve_settings = SolveSettings.parse({"solver": "socratic" if partner else run.role})
+    problems = {chain.problem_id: chain.problem("dev") for chain in run.dev_chains}
 
     def accuracy(model: Any) -> float:
         attention = model.config._attn_implementation
         lm: LM = Seq2SeqLM(model, codec, "student") if seq2seq else CausalLM(model, codec, "student")
         lm.qg_sees = run.qg_sees
-        models = (
-            {"lm": lm} if not pair else {"qg": lm, "qa": partner} if run.role == "qg" else {"qg": partner, "qa": lm}
-        )
-        solver = "socratic" if pair else run.role
-        traces = Solving(SolveSettings.parse({"solver": solver}), **models).run((p, 0) for p in problems)
-        golds = {p.id: (p.answer, p.answer_type, p.choices) for p in problems}
-        right = [score(t.raw, *golds[t.problem_id]).strict for t in traces]
+        solving = Solving(solve_settings, **{run.role if partner else "lm": lm}, **partner)
+        right = 0
+        for trace in solving.run((problem, 0) for problem in problems.values()):
+            problem = problems[trace.problem_id]
+            right += score(trace.raw, problem.answer, problem.answer_type, problem.choices).strict
         model.set_attn_implementation(attention)  # solving has its own, without dropout
-        return sum(right) / len(right)
+        return right / len(problems)
 
     return accuracy
 
@@ -323,8 +324,8 @@ def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str 
 def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Path, rate: float, device: str) -> Any:
     """Our settings as transformers `TrainingArguments`; raises `UserError` for what it or a tracker refuses."""
     import transformers
-    from transformers.integrations import get_reporting_integration_callbacks
 
+    integrations: Any = transformers.integrations
     updates = max(1, -(-examples // (settings.batch_size * settings.accumulation)))
     every = max(1, updates // settings.evaluations)
     arguments: dict[str, Any] = {
@@ -344,6 +345,10 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "dataloader_pin_memory": device != "cpu",
         "seed": settings.seed,
         "train_sampling_strategy": "group_by_length",
+        "report_to": settings.report_to,
+        "metric_for_best_model": settings.best_by,
+    }
+    defaults: dict[str, Any] = {
         "remove_unused_columns": False,
         "logging_steps": max(1, every // 10),
         "eval_strategy": "steps" if selects else "no",
@@ -353,13 +358,13 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "save_total_limit": 2,
         "restore_callback_states_from_checkpoint": True,  # patience and skipped updates go on counting
         "load_best_model_at_end": selects,
-        "metric_for_best_model": settings.best_by,
         "greater_is_better": settings.best_by == "accuracy",
-        "report_to": settings.report_to,
     }
+    if doubled := sorted(arguments.keys() & settings.trainer.keys()):
+        raise UserError(f"trainer={{{doubled[0]}: …}} is a setting of its own here; see docs/training.md")
     try:
-        made = transformers.TrainingArguments(**(arguments | settings.trainer))
-        for tracker in get_reporting_integration_callbacks(made.report_to):
+        made = transformers.TrainingArguments(**arguments, **(defaults | settings.trainer))
+        for tracker in integrations.get_reporting_integration_callbacks(made.report_to):
             tracker()
         return made
     except (TypeError, ValueError, RuntimeError) as error:

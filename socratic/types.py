@@ -16,7 +16,7 @@ Role = Literal["qg", "qa", "unified", "cot", "answer"]
 QGSees = Literal["answers", "questions"]
 """What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
 
-ROLES: tuple[Role, ...] = ("qg", "qa", "unified", "cot", "answer")
+Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
 
 StopReason = Literal[
     "finished",

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from tiny import CHAINS, byte_tokenizer, chain, metaspace_tokenizer
+from tiny import CHAINS, ROLES, byte_tokenizer, chain, metaspace_tokenizer
 
 import socratic
 from socratic.examples import build_examples, causal_example, slot_examples
 from socratic.prompts import render_chain
 from socratic.tokens import Codec
-from socratic.types import ROLES, Chain, QGSees, Role, UserError
+from socratic.types import Chain, QGSees, Role, UserError
 
 MODES: list[tuple[Role, QGSees]] = [(role, "answers") for role in ROLES] + [("qg", "questions")]
 MODE_IDS = [f"{role}-{sees}" for role, sees in MODES]

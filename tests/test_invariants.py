@@ -12,6 +12,7 @@ import pytest
 from tiny import (
     CHAINS,
     FAMILIES,
+    ROLES,
     Planted,
     Recorded,
     Replay,
@@ -28,10 +29,9 @@ from socratic.calculator import canonicalise
 from socratic.examples import causal_example
 from socratic.lm.base import TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
-from socratic.loops import Solver
-from socratic.prompts import render_chain, render_raw
-from socratic.tokens import Codec, learned_text
-from socratic.types import ROLES, Chain, Problem, QGSees, Role, StopReason, Trace
+from socratic.prompts import learned_text, render_chain, render_raw
+from socratic.tokens import Codec
+from socratic.types import Chain, Problem, QGSees, Role, Solver, StopReason, Trace
 
 # ---- 1. Render once
 

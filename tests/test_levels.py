@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "socratic"
 LEVELS: list[set[str]] = [
     {"types"},
     {"config"},
-    {"calculator", "stats", "store"},
+    {"calculator", "stats", "store", "versions"},
     {"answers", "prompts"},
     {"tokens"},
     {"tasks", "lm", "examples"},

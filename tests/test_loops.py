@@ -5,15 +5,27 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiny import CHAINS, FAMILIES, Recorded, Replay, byte_tokenizer, causal_model, narrow, problems, said, solved
+from tiny import (
+    CHAINS,
+    FAMILIES,
+    SOLVERS,
+    Recorded,
+    Replay,
+    byte_tokenizer,
+    causal_model,
+    narrow,
+    problems,
+    said,
+    solved,
+)
 
 import socratic
 from socratic.lm.base import Request
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import SOLVERS, Event, Solver, SolveSettings, Solving, solve, stream
+from socratic.loops import Event, SolveSettings, Solving, solve, stream
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind
 from socratic.tokens import Codec
-from socratic.types import Problem, QGSees, Trace, UserError
+from socratic.types import Problem, QGSees, Solver, Trace, UserError
 
 PROBLEM = Problem("p", "tiny", "test", "How many?", "7")
 SHORT: dict[str, Any] = {"max_tokens": 20, "max_rationale_tokens": 30, "max_steps": 3, "calculator": False}

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FAMILIES, KINDS, byte_tokenizer, metaspace_tokenizer, prefix_space_tokenizer
 
-from socratic.prompts import MARKERS
-from socratic.tokens import Codec, learned_text
+from socratic.prompts import MARKERS, learned_text
+from socratic.tokens import Codec
 from socratic.types import UserError
 
 MARK = " it is <<48/2=24>>24, or <<1+1=2>>"

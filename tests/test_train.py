@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from socratic.lm.checkpoint import read_card
 from socratic.lm.load import load_student
 from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, merge, train
 from socratic.trainer import StudentTrainer
-from socratic.types import ROLES, Chain, Role, UserError
+from socratic.types import Chain, Role, UserError
 
 PLAIN: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.01, "batch_size": 4, "schedule": "constant"}
 SELDOM = {"save_steps": 10_000, "logging_steps": 10}
@@ -64,9 +64,9 @@ def trained(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Role
     """One student of each role, overfitted to three chains."""
     folder = tmp_path_factory.mktemp("trained")
     calm = save_tiny(folder / "student")
-    for role in ROLES:
+    for role in get_args(Role):
         fit(calm, folder / role, role, max_steps=110, trainer=SELDOM)
-    return {role: folder / role for role in ROLES}
+    return {role: folder / role for role in get_args(Role)}
 
 
 def test_the_loss_of_every_role_falls(trained: dict[Role, Path]) -> None:
@@ -78,8 +78,9 @@ def test_the_loss_of_every_role_falls(trained: dict[Role, Path]) -> None:
 def test_overfitted_students_repeat_their_chains(trained: dict[Role, Path]) -> None:
     lms = {role: load_lm(str(folder), dtype="fp32") for role, folder in trained.items()}
     problems = {c.problem_id: c for c in CHAINS}
-    for models in ({"qg": lms["qg"], "qa": lms["qa"]}, {"solver": "unified", "lm": lms["unified"]}):
-        traces = list(solve([c.problem() for c in CHAINS], **models))  # type: ignore[arg-type]
+    arms: list[dict[str, Any]] = [{"qg": lms["qg"], "qa": lms["qa"]}, {"solver": "unified", "lm": lms["unified"]}]
+    for models in arms:
+        traces = list(solve([c.problem() for c in CHAINS], **models))
         assert len(traces) == 3
         for trace in traces:
             gold = problems[trace.problem_id]
@@ -87,8 +88,9 @@ def test_overfitted_students_repeat_their_chains(trained: dict[Role, Path]) -> N
             assert trace.steps == gold.steps
             assert trace.answer == gold.answer
             assert score(trace.raw, gold.answer, "number").strict
-    for solver in ("cot", "answer"):
-        for trace in solve([c.problem() for c in CHAINS], solver, lm=lms[solver]):  # type: ignore[arg-type, index]
+    singles: list[dict[str, Any]] = [{"solver": "cot", "lm": lms["cot"]}, {"solver": "answer", "lm": lms["answer"]}]
+    for models in singles:
+        for trace in solve([c.problem() for c in CHAINS], **models):
             assert trace.stop_reason == "finished"
             assert score(trace.raw, problems[trace.problem_id].answer, "number").strict
 

@@ -66,7 +66,13 @@ def tiny_model(kind: str, seed: int = 0, dropout: float = 0.0, positions: int = 
     size = {"vocab_size": len(tokenizer), **ends}
     torch.manual_seed(seed)
     if kind == "gpt2":
-        shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": positions, "bos_token_id": None}
+        shape: dict[str, Any] = {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": positions,
+            "bos_token_id": None,
+        }
         drops = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
         return hf.GPT2LMHeadModel(hf.GPT2Config(**shape, **drops, **size))
     if kind == "llama":
@@ -173,7 +179,8 @@ ROLES: list[tuple[Role, QGSees]] = [
 def gradient(model: Any, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
     model.zero_grad()
     summed, count = summed_loss(model, rows)
-    (summed / count).backward()
+    mean: Any = summed / count
+    mean.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), count
 
 
@@ -210,7 +217,7 @@ def trainer(
     made = StudentTrainer(
         model=model,
         args=transformers.TrainingArguments(output_dir=str(out), **settings),
-        train_dataset=rows,  # type: ignore[arg-type]
+        train_dataset=rows,
         eval_dataset=dev,
         data_collator=collate,
         callbacks=[guard] if guard else [],
@@ -238,7 +245,11 @@ def test_accumulated_batches_make_the_step_of_one_big_batch(kind: str, tmp_path:
     for size in (4, 2, 1):
         model = tiny_model(kind)
         before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-        shape = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size, "max_steps": 1}
+        shape: dict[str, Any] = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": 4 // size,
+            "max_steps": 1,
+        }
         trainer(model, rows, tmp_path, **shape).train()
         change = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
         assert ((change - expected).norm() / expected.norm()).item() < 1e-3
@@ -281,7 +292,7 @@ def test_an_update_with_a_gradient_that_is_not_finite_is_skipped(
 ) -> None:
     rows = rows_for("gpt2", CHAINS[:1])
     clean = tiny_model("gpt2")
-    adam = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2, "max_grad_norm": 1.0}
+    adam: dict[str, Any] = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2, "max_grad_norm": 1.0}
     trainer(clean, rows, tmp_path, max_steps=2, **adam).train()
     poison(1, value=value)
     model, guard = tiny_model("gpt2"), Guard(max_bad_steps=1)
@@ -303,14 +314,15 @@ def test_one_bad_micro_batch_spoils_only_its_own_update(tmp_path: Path, poison: 
     poison(1)
     rows, guard = rows_for("gpt2", CHAINS[:2]), Guard(max_bad_steps=1)
     model = tiny_model("gpt2")
-    accumulating = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    accumulating: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     trainer(model, rows, tmp_path, guard, max_steps=3, **accumulating).train()
     assert guard.bad_steps == 1
     assert all(bool(value.isfinite().all()) for value in weights(model).values())
 
 
 def test_too_many_bad_updates_halt_and_every_checkpoint_is_good(tmp_path: Path, poison: Callable[..., None]) -> None:
-    rows, saving = rows_for("gpt2", CHAINS[:1]), {"save_strategy": "steps", "save_steps": 1, "max_steps": 9}
+    rows = rows_for("gpt2", CHAINS[:1])
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 9}
     good = tiny_model("gpt2")
     trainer(good, rows, tmp_path / "clean", max_steps=2).train()
     poison(*range(2, 9))
@@ -325,7 +337,7 @@ def test_too_many_bad_updates_halt_and_every_checkpoint_is_good(tmp_path: Path, 
 
 
 def test_a_checkpoint_is_whole_only_with_its_manifest(tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     trainer(tiny_model("gpt2"), rows_for("gpt2"), tmp_path, Guard(0), **saving).train()
     folder = tmp_path / "checkpoint-1"
     assert check_manifest(folder) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from socratic.calculator import canonicalise
 from socratic.lm.base import Decoding, Request, TokenSession
@@ -11,10 +11,12 @@ from socratic.lm.causal import CausalLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import solve
-from socratic.prompts import SlotKind, render_chain
-from socratic.tokens import Codec, learned_text
-from socratic.types import Chain, Completion, Problem, Role, Step, Trace
+from socratic.prompts import SlotKind, learned_text, render_chain
+from socratic.tokens import Codec
+from socratic.types import Chain, Completion, Problem, Role, Solver, Step, Trace
 
+ROLES: tuple[Role, ...] = get_args(Role)
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 FAMILIES = ("gpt2", "llama", "qwen2")
 # Merges cross the places where texts are cut, so that a text tokenised whole differs from one tokenised in pieces.
 _MERGES = [("<", "<"), (">", ">"), ("=", "2"), (">>", "2"), ("=", "1"), (">>", "1"), ("2", "4"), ("Ġ", "H"), ("o", "w")]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from socratic.calculator import calculate, format_result, pending
 from socratic.prompts import SlotKind
 from socratic.tokens import Codec
-from socratic.types import CalculatorError, Completion, QGSees
+from socratic.types import CalculatorError, Completion, QGSees, Role
 
 
 class Session(Protocol):
@@ -63,6 +63,8 @@ class LM(ABC):
     """A model of any role."""
 
     name: str
+    role: Role | None = None
+    """What it was trained for; None where any role is as good."""
     qg_sees: QGSees = "answers"
     has_calculator: bool = True
     """Whether slots of this model can be interrupted for the calculator's results."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from socratic.lm.base import LM, Decoding, Request, TokenSession
 from socratic.tokens import Codec
+from socratic.types import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ class CausalLM(LM):
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
         from transformers import AttentionInterface
 
+        _check_attention(model.config, name)
         AttentionInterface.register("socratic_grouped", _grouped_attention)
         model.set_attn_implementation("socratic_grouped")
         self.model, self.codec, self.name = model.eval(), codec, name
@@ -153,6 +155,20 @@ class _BatchCache:
         for b, (session, length) in enumerate(zip(sessions, lengths, strict=True)):
             session.cache = self.kv[:, :, b, :, :length].clone()
             session.cached = length
+
+
+def _check_attention(config: Any, name: str) -> None:
+    """Raise `UserError` for attention that `_grouped_attention` does not compute."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if (
+        getattr(config, "attn_logit_softcapping", None)
+        or (window and kinds != {"full_attention"})
+        or kinds - {"full_attention"}
+    ):
+        raise UserError(
+            f"{name} has soft-capped or sliding-window attention, which is not supported; use another student"
+        )
 
 
 def _grouped_attention(

@@ -6,7 +6,6 @@ another never stops (a GGUF's end token differs between transformers versions).
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,16 @@ from pydantic import Field
 from socratic.config import Settings
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.store import atomic_write, read_json, write_json
-from socratic.tokens import Codec
 from socratic.types import QGSees, Role, UserError
 
 CARD = "socratic.json"
 
 
 class Base(Settings):
-    """The model a student was trained from: where it lay and what it held, so that an adapter finds it again."""
+    """The model a student was trained from: where it lay and what it held, so that an adapter finds it again.
+
+    ``sha256`` is of its weights, or the commit of a Hub repository.
+    """
 
     location: str
     sha256: str | None
@@ -46,7 +47,8 @@ class Card(Settings):
     """``source``, ``chains`` and ``sha256`` of the training chains."""
     settings: dict[str, Any]
     metrics: dict[str, Any]
-    versions: dict[str, str]
+    versions: dict[str, str | None]
+    commit: str | None = None
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -64,18 +66,14 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def check_end(card: Card, codec: Codec, folder: Path) -> None:
+def check_end(card: Card, tokenizer: Any, folder: Path) -> None:
     """Raise `UserError` where the tokenizer's end token is not the one the student learned to stop at."""
-    if (card.end_id, card.end_text) != (codec.end_id, codec.end_text):
+    if (card.end_id, card.end_text) != (tokenizer.eos_token_id, tokenizer.eos_token):
         raise UserError(
             f"{folder} was trained to end at {card.end_text!r} ({card.end_id}), but its tokenizer now ends at "
-            f"{codec.end_text!r} ({codec.end_id}); use the transformers version it was trained with, or train it again"
+            f"{tokenizer.eos_token!r} ({tokenizer.eos_token_id}); use transformers {card.versions.get('transformers')} "
+            "as in training, or train it again"
         )
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what decides the weights."""
-    return {name: version(name) for name in ("socratic", "torch", "transformers", "peft", "tokenizers")}
 
 
 def write_card(folder: Path, card: Card) -> None:

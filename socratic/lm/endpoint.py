@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from socratic.lm.base import LM, Request
-from socratic.prompts import MARKERS, PROMPTS_DIR, SlotKind
-from socratic.tokens import learned_text
+from socratic.prompts import MARKERS, PROMPTS_DIR, SlotKind, learned_text
+from socratic.store import hash_json
 from socratic.types import Completion, UserError
 
 _IN_FLIGHT = 8
@@ -62,6 +62,7 @@ class EndpointLM(LM):
         self.name = model
         self._queue: list[Request] = []
         self._instructions = {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in MARKERS}
+        self.fingerprint = hash_json([model, str(self._client.base_url), self._instructions])
 
     def session(self) -> TextSession:
         return TextSession()

@@ -54,8 +54,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     lm: LM = kind(pretrained.model.to(device), codec, folder.name or model)
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
-        check_end(card, codec, folder)
-        lm.qg_sees, lm.calculator_default = card.qg_sees, card.calculator
+        lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
     return lm
 
 
@@ -64,6 +63,8 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
     if problem := check_manifest(folder):
         raise UserError(f"{folder} is not a whole checkpoint ({problem}); train it again, or resume its training")
     card = read_card(folder)
+    tokenizer = load_tokenizer(str(folder))
+    check_end(card, tokenizer, folder)
     if not card.adapter:
         return load_pretrained(str(folder), dtype), card
     import peft
@@ -78,7 +79,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         )
     merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
     record = Base(location=str(folder.resolve()), sha256=hash_json([base.base.sha256, _hash_weights(folder)]))
-    return Pretrained(merged, load_tokenizer(str(folder)), record), card
+    return Pretrained(merged, tokenizer, record), card
 
 
 def load_pretrained(model: str, dtype: Any) -> Pretrained:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from socratic.calculator import cut
 from socratic.lm.base import LM, Decoding, Request, TokenSession
-from socratic.prompts import SlotKind
-from socratic.tokens import Codec, learned_text
+from socratic.prompts import SlotKind, learned_text
+from socratic.tokens import Codec
 from socratic.types import QGSees
 
 Script = Callable[[str, SlotKind], str]

@@ -23,27 +23,32 @@ class Seq2SeqLM(LM):
         self.model, self.codec, self.name = model.eval(), codec, name
         self.has_calculator = codec.exact
         self.parameters = model.num_parameters()
+        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self._rows: list[Decoding] = []
+        self._ended: list[Decoding] = []
 
     def session(self) -> TokenSession:
         return TokenSession(self.codec)
 
     def submit(self, request: Request) -> None:
         assert isinstance(request.session, TokenSession)
-        self._rows.append(Decoding(request, request.session))
+        length = len(request.session.ids)
+        fits = self.positions is None or length <= self.positions
+        row = Decoding(request, request.session, self.positions and (length + self.positions if fits else length))
+        (self._ended if row.ended else self._rows).append(row)
 
     @property
     def waiting(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + len(self._ended)
 
     def step(self, tokens: int) -> list[Request]:
         import torch
 
-        rows, self._rows = self._rows, []
+        rows, ended, self._rows, self._ended = self._rows, self._ended, [], []
         if rows:
             with torch.inference_mode():
                 self._decode(rows)
-        return [row.request for row in rows]
+        return [row.request for row in ended + rows]
 
     def _decode(self, rows: list[Decoding]) -> None:
         import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from socratic import stats
+from socratic.config import nearest
 from socratic.evaluate import (
     Metrics,
     Run,
@@ -141,9 +141,8 @@ def show_problem(run: Run, problem_id: str) -> str:
     """One problem in full as safe plain text: question, gold, each sample's steps, answer, stop reason and score."""
     problem = next((p for p in run.problems if p.id == problem_id), None)
     if problem is None:
-        near = difflib.get_close_matches(problem_id, [p.id for p in run.problems], n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ", which has no problems"
-        raise UserError(f"no problem {problem_id!r} in {run.path}{hint}")
+        near = nearest(problem_id, [p.id for p in run.problems])
+        raise UserError(f"no problem {problem_id!r} in {run.path}; did you mean {near!r}?")
     scores = {s.sample: s for s in run.scores if s.problem_id == problem_id}
     traces = sorted((t for t in run.traces if t.problem_id == problem_id), key=lambda t: t.sample)
     parts = [_problem_text(problem), *(_trace_text(t, scores.get(t.sample)) for t in traces)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,7 +28,7 @@ Item = tuple[Problem, Chain | None]
 class Task:
     """A data set: what `socratic data list` shows, and ``load(data_dir, part, scheme)``, which reads one part of it.
 
-    ``data_dir`` None means the Hub.
+    ``data_dir`` None means the Hub; ``folder`` is the data set's place in it (its name where None).
     """
 
     name: str
@@ -40,16 +39,12 @@ class Task:
     licence: str
     load: Callable[[Path | None, Part, SplitScheme], list[Item]]
     splits: tuple[str, ...] = SPLITS
+    folder: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Everything but how it is loaded, as plain values."""
         kept = ("name", "description", "splits", "answer_type", "gold_chains", "upstream", "licence")
         return {name: getattr(self, name) for name in kept}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like ``name``, for an error message."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
 def normalise(question: str) -> str:

@@ -50,7 +50,8 @@ def _step(row: Row, line: str, config: Config) -> Step:
 
 
 def _task(name: str, config: Config, description: str) -> Task:
-    return Task(name, description, "number", True, "openai/grade-school-math", "MIT", partial(load, config))
+    upstream = "openai/grade-school-math"
+    return Task(name, description, "number", True, upstream, "MIT", partial(load, config), folder="gsm8k")
 
 
 TASKS = (

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from socratic import store
-from socratic.tasks.base import SPLITS, Item, Split, carve, checked, gold_chain, nearest
+from socratic.config import nearest
+from socratic.tasks.base import SPLITS, Item, Split, carve, checked, gold_chain
 from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
 from socratic.types import AnswerType, Chain, Problem, Step, UserError
 
@@ -46,23 +47,10 @@ def load(path: Path, split: Split, columns: Mapping[str, str] | None = None) -> 
 def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """Every problem in ``path``, whether it has an answer or not (then ``""``), and whatever split it names."""
     _check_columns(columns)
-    names = {field: (columns or {}).get(field, field) for field in FIELDS}
-    problems = []
     rows = read_rows(path)
-    for number, row in enumerate(rows):
-        given = {field: row.values.get(name) for field, name in names.items()}
-        problems.append(
-            Problem(
-                id=str(given["id"] or row.values.get("problem_id") or f"{path.stem}/all/{number:05d}"),
-                dataset=path.stem,
-                split="test",
-                question=row.text(names["question"]),
-                answer=str(given["answer"] or ""),
-                answer_type="choice" if given["choices"] else "number",
-                choices=_choices(row, given["choices"] or None),
-                context=_context(row, given["context"] or None),
-            )
-        )
+    problems = [
+        _problem(row, number, path.stem, "test", columns or {}, answered=False) for number, row in enumerate(rows)
+    ]
     _refuse_doubles(rows, problems)
     return problems
 
@@ -74,38 +62,42 @@ def _check_columns(columns: Mapping[str, str] | None) -> None:
 
 
 def _item(row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str]) -> Item:
-    def get(field: str) -> Any:
-        value = row.get(columns[field]) if field in columns else row.values.get(field)
-        return None if isinstance(value, str) and not value.strip() else value
+    problem = checked(_problem(row, number, dataset, split, columns), row.where)
+    steps = _steps(row, _field(row, "steps", columns))
+    return problem, gold_chain(problem, steps) if steps else None
 
-    def required(field: str) -> tuple[Any, str]:
-        column = columns.get(field, field)
-        return row.get(column), f"{row.where}: {column!r}"
 
-    question = clean_text(*required("question"))
-    raw_answer, answer_where = required("answer")
-    choices = _choices(row, get("choices"))
+def _field(row: Row, field: str, columns: Mapping[str, str]) -> Any:
+    """An optional field, under the file's name for it; blank is absent."""
+    value = row.get(columns[field]) if field in columns else row.values.get(field)
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _problem(
+    row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str], answered: bool = True
+) -> Problem:
+    question, answer = (columns.get(field, field) for field in ("question", "answer"))
+    asked = row.text(question)
+    raw_answer = row.get(answer) if answered else row.values.get(answer)
+    choices = _choices(row, _field(row, "choices", columns))
     default: AnswerType = "yesno" if isinstance(raw_answer, bool) else "choice" if choices else "number"
-    answer_type: AnswerType = get("answer_type") or default
+    answer_type: AnswerType = _field(row, "answer_type", columns) or default
     if answer_type not in get_args(AnswerType):
         known = ", ".join(get_args(AnswerType))
         raise UserError(f"{row.where}: the answer_type {answer_type!r:.60} is unknown; use one of {known}")
-    id = get("id")
+    id = _field(row, "id", columns)
     if type(id) is int:
         id = str(id)
-    problem = Problem(
+    return Problem(
         id=f"{dataset}/all/{number:05d}" if id is None else clean_text(id, f"{row.where}: the id"),
         dataset=dataset,
         split=split,
-        question=question,
-        answer=_answer(raw_answer, answer_where),
+        question=asked,
+        answer=_answer(raw_answer, f"{row.where}: {answer!r}") if answered or raw_answer not in (None, "") else "",
         answer_type=answer_type,
         choices=choices,
-        context=_context(row, get("context")),
+        context=_context(row, _field(row, "context", columns)),
     )
-    checked(problem, row.where)
-    steps = _steps(row, get("steps"))
-    return problem, gold_chain(problem, steps) if steps else None
 
 
 def _answer(value: Any, where: str) -> str:

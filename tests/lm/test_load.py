@@ -9,12 +9,13 @@ import pytest
 from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, problems, solved, t5_model
 
 from socratic.lm.causal import CausalLM
-from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, library_versions, read_card, write_card
+from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, read_card, write_card
 from socratic.lm.load import load_lm, load_pretrained, load_tokenizer, torch_dtype
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.store import write_manifest
 from socratic.tokens import Codec
 from socratic.types import UserError
+from socratic.versions import package_versions
 
 SHORT: dict[str, Any] = {"max_tokens": 16, "max_steps": 2}
 
@@ -37,7 +38,7 @@ def save(folder: Path, model: Any, tokenizer: Any, **card: Any) -> Path:
             "data": {},
             "settings": {},
             "metrics": {},
-            "versions": library_versions(),
+            "versions": package_versions(),
             **card,
         }
     )
@@ -109,8 +110,7 @@ def test_another_end_token_than_was_learned_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"was trained to end at .*, but its tokenizer now ends at") as error:
             load_lm(str(tmp_path), device="cpu", dtype="fp32")
         assert "'<|im_end|>' (2)" in one_sentence(error)
-    codec = Codec(tokenizer)
-    check_end(read_card(save(tmp_path, causal_model("qwen2", tokenizer), tokenizer)), codec, tmp_path)
+    check_end(read_card(save(tmp_path, causal_model("qwen2", tokenizer), tokenizer)), tokenizer, tmp_path)
 
 
 def test_a_torn_student_is_refused(tmp_path: Path) -> None:
