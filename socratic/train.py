@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from socratic.examples import build_examples
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Base, Card, is_checkpoint, read_card, write_card
 from socratic.lm.load import Pretrained, default_device, has_bf16, hush_transformers, load_pretrained, load_student
-from socratic.store import check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
+from socratic.store import LOCK, check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
 from socratic.versions import commit, package_versions
@@ -58,7 +60,7 @@ class TrainSettings(Settings):
         10, ge=0, description="updates with a gradient that is not finite, skipped before halting"
     )
     report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
-    trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as fsdp")
+    trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as optim")
 
 
 def default_learning_rate(parameters: int, lora: bool) -> float:
@@ -88,16 +90,21 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
     not finite more often than ``max_bad_steps``.
     """
     run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
-    with lock(out):
-        plan = _plan(run, settings)
+    plan = _plan(run, settings)
+    with lock(out) if _writes() else nullcontext():
         if (out / PLAN).is_file():
             _check_same(read_json(out / PLAN), plan, out)
             if is_checkpoint(out) and check_manifest(out) is None:
                 on_note(f"{out} is already trained; give another --out to train again")
                 return read_card(out)
-        elif any(path.name != ".lock" for path in out.iterdir()):
+        elif _writes() and any(path.name != LOCK for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no training run; give another --out")
         return _train(run, settings, plan, out, on_note)
+
+
+def _writes() -> bool:
+    """Whether this is the one of several processes (``accelerate launch``) that writes files."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
@@ -157,7 +164,8 @@ def _train(
         f"{run.role}: {len(examples):,} examples of {len(run.chains):,} chains, "
         f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
     )
-    write_json(out / PLAN, plan)
+    if _writes():
+        write_json(out / PLAN, plan)
     stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
     trainer = StudentTrainer(
         model=model,
@@ -203,13 +211,22 @@ def _train(
         versions=package_versions(),
         commit=commit(),
     )
-    save_student(out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered, where it is sharded
+    if _writes():
+        save_student(
+            out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history, state
+        )
     return card
 
 
-def save_student(out: Path, model: Any, codec: Codec, card: Card, log: Sequence[dict[str, Any]] = ()) -> None:
-    """Write weights, tokenizer, card and log into ``out``, the manifest last; the run's own checkpoints go."""
-    model.save_pretrained(str(out))
+def save_student(
+    out: Path, model: Any, codec: Codec, card: Card, log: Sequence[dict[str, Any]] = (), state: Any = None
+) -> None:
+    """Write weights, tokenizer, card and log into ``out``, the manifest last; the run's own checkpoints go.
+
+    ``state`` is the model's state dict where its own is not whole.
+    """
+    model.save_pretrained(str(out), state_dict=state)
     codec.tokenizer.save_pretrained(str(out))
     write_card(out, card)
     write_jsonl(out / "log.jsonl", map(_finite, log))
@@ -317,7 +334,8 @@ def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str 
             on_note(f"continuing from {path}")
             return str(path)
         on_note(f"{path} is not whole ({fault}) and is passed over")
-        shutil.rmtree(path)
+        if _writes():
+            shutil.rmtree(path)
     return None
 
 

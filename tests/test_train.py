@@ -100,7 +100,7 @@ def test_a_trained_folder_says_what_it_is(trained: dict[Role, Path]) -> None:
         card = read_card(folder)
         assert store.check_manifest(folder) is None
         assert not (folder / "checkpoints").exists()
-        assert (card.role, card.adapter, card.calculator) == (role, False, role != "answer")
+        assert (card.role, card.adapter, card.calculator) == (role, False, True)
         assert (card.end_id, card.end_text) == (tiny_tokenizer().eos_token_id, tiny_tokenizer().eos_token)
         assert (card.data["chains"], card.data["source"]) == (3, "tiny")
         assert card.base.location == str(folder.parent / "student")
