@@ -206,7 +206,7 @@ def solve(
 
         problems = read_questions(file, _pairs(column))
     else:
-        words = sys.stdin.read() if text == "-" else str(text)
+        words = _read_stdin() if text == "-" else str(text)
         if not words.strip():
             raise UserError("the problem is empty; give its text")
         problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
@@ -367,6 +367,15 @@ def _solving(
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
 
 
+def _read_stdin() -> str:
+    try:
+        words = sys.stdin.read()
+        words.encode()  # what was no UTF-8 may have been let through as lone surrogates
+    except UnicodeError:
+        raise UserError("standard input is not UTF-8; convert the problem's text") from None
+    return words
+
+
 def _stream(solving: Solving, problem: Problem) -> None:
     """One problem in the terminal, as it is written."""
     labels = {"question": "Q: ", "answer": "A: ", "final": "#### "}
@@ -441,7 +450,7 @@ def _print_pairs(values: dict[str, Any]) -> None:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,3}", re
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown keys, no silent conversion of a wrong type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "setting") -> Self:

@@ -49,7 +49,7 @@ class TrainSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
-    seed: int = Field(0, description="of order, dropout and new weights")
+    seed: int = Field(0, ge=0, lt=2**32, description="of order, dropout and new weights")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
     evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
@@ -97,7 +97,7 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
             if is_checkpoint(out) and check_manifest(out) is None:
                 on_note(f"{out} is already trained; give another --out to train again")
                 return read_card(out)
-        elif _writes() and any(path.name != LOCK for path in out.iterdir()):
+        elif _writes() and any(path.name != LOCK for path in out.rglob("*") if path.is_file()):
             raise UserError(f"{out} is not empty and holds no training run; give another --out")
         return _train(run, settings, plan, out, on_note)
 
@@ -164,8 +164,6 @@ def _train(
         f"{run.role}: {len(examples):,} examples of {len(run.chains):,} chains, "
         f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
     )
-    if _writes():
-        write_json(out / PLAN, plan)
     stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
     trainer = StudentTrainer(
         model=model,
@@ -177,6 +175,8 @@ def _train(
         callbacks=[Guard(settings.max_bad_steps), Notes(on_note), *stopping],
         accuracy=accuracy,
     )
+    if _writes():
+        write_json(out / PLAN, plan)  # from here on the folder is a run
     trainer.remove_callback(transformers.PrinterCallback)  # it writes to standard output, which --json keeps clean
     started = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))

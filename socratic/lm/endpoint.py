@@ -43,8 +43,8 @@ class TextSession:
 class EndpointLM(LM):
     """Chat Completions at ``base_url`` (the SDK's own default and ``OPENAI_BASE_URL`` where None).
 
-    The key comes from ``OPENAI_API_KEY``. A refused key or an unknown model raises `UserError`; any other failure that
-    outlives the SDK's retries is the fault ``model_error`` on that slot.
+    The key comes from ``OPENAI_API_KEY``. A refused key, an unknown model, or nobody listening raises `UserError`; any
+    other failure that outlives the SDK's retries is the fault ``model_error`` on that slot.
     """
 
     has_calculator = False
@@ -85,6 +85,7 @@ class EndpointLM(LM):
         return requests
 
     def _complete(self, request: Request) -> Completion:
+        import httpx2
         import openai
 
         assert isinstance(request.session, TextSession)
@@ -105,6 +106,8 @@ class EndpointLM(LM):
                 f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name"
             ) from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not JSON
+            if isinstance(error.__cause__, httpx2.ConnectError):
+                raise UserError(f"no server answers at {self._client.base_url}; start it or correct the URL") from None
             return Completion("", "model_error", 0, f"{type(error).__name__}: {error}"[:300])
         choice = (getattr(reply, "choices", None) or [None])[0]  # the SDK hands on whatever a server sends
         content = getattr(getattr(choice, "message", None), "content", None)

@@ -206,14 +206,12 @@ def test_a_refused_key_or_model_is_the_users_mistake(server: Server, lm: Endpoin
         solved([PROBLEM], "answer", lm=lm)
 
 
-def test_no_server_is_a_model_error(lm: EndpointLM, server: Server) -> None:
+def test_a_server_that_is_not_there_stops_the_run(lm: EndpointLM) -> None:
     gone = Server()
     url = gone.url
     gone.server_close()
-    trace = solved([PROBLEM], "answer", lm=EndpointLM("m", url))[0]
-    assert (trace.stop_reason, trace.answer) == ("model_error", None)
-    assert trace.error is not None
-    assert "Connection" in trace.error
+    with pytest.raises(UserError, match=r"no server answers at .*; start it or correct the URL"):
+        solved([PROBLEM], "answer", lm=EndpointLM("m", url))
 
 
 def test_a_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
