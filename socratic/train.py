@@ -94,9 +94,11 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
     with lock(out) if _writes() else nullcontext():
         if (out / PLAN).is_file():
             _check_same(read_json(out / PLAN), plan, out)
-            if is_checkpoint(out) and check_manifest(out) is None:
-                on_note(f"{out} is already trained; give another --out to train again")
-                return read_card(out)
+            if is_checkpoint(out):
+                if (fault := check_manifest(out)) is None:
+                    on_note(f"{out} is already trained; give another --out to train again")
+                    return read_card(out)
+                on_note(f"{out} is no longer whole ({fault}) and is trained again")
         elif _writes() and any(path.name != LOCK for path in out.rglob("*") if path.is_file()):
             raise UserError(f"{out} is not empty and holds no training run; give another --out")
         return _train(run, settings, plan, out, on_note)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from socratic.config import Settings
 from socratic.prompts import TRANSCRIPT_VERSION
-from socratic.store import atomic_write, read_json, write_json
+from socratic.store import MANIFEST, atomic_write, read_json, write_json
 from socratic.types import QGSees, Role, UserError
 
 CARD = "socratic.json"
@@ -52,8 +52,8 @@ class Card(Settings):
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether the folder is a trained student of this package."""
-    return (folder / CARD).is_file()
+    """Whether the folder was written as a trained student of this package, whole or not."""
+    return (folder / CARD).is_file() or (folder / MANIFEST).is_file()
 
 
 def read_card(folder: Path) -> Card:
