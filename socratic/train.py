@@ -183,7 +183,7 @@ def _train(
     started = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))
     metrics = {
-        "train_loss": round(result.training_loss, 5),
+        "train_loss": _mean_loss(trainer.state.log_history, result.training_loss),
         "dev_loss": _best(trainer, "eval_loss", min),
         "dev_accuracy": _best(trainer, "eval_accuracy", max),
         "updates": result.global_step,
@@ -399,3 +399,9 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 def _best(trainer: Any, key: str, choose: Callable[[list[float]], float]) -> float | None:
     values = [entry[key] for entry in trainer.state.log_history if key in entry]
     return choose(values) if values else None
+
+
+def _mean_loss(log: Sequence[dict[str, Any]], otherwise: float) -> float:
+    """Mean of the logged losses, those before an interruption included; ``otherwise`` where none was logged."""
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    return round(sum(losses) / len(losses) if losses else otherwise, 5)
