@@ -335,7 +335,8 @@ def test_extract_never_raises_and_its_answer_is_a_gold(output: str, answer_type:
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("answer_type", TYPES)
 def test_long_repetitions_are_read(piece: str, answer_type: AnswerType) -> None:
-    extract(piece * 20_000, answer_type, BALLS)
+    found = extract(piece * 20_000, answer_type, BALLS)
+    assert (found.predicted is None) is (found.reason is not None)
 
 
 @given(st.fractions(), st.sampled_from(["#### {}", "The answer is {}.", "so 3 \\boxed{{{}}} and 4", "x\n--> {}\n"]))
