@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ def main() -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as leaving:  # how typer and rich take a reader that went away, as in ``| head``
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        code = 0
     if code == 130:
         _complain("interrupted; the same command continues a training or an evaluation where it stopped")
     sys.exit(code)
@@ -127,10 +133,10 @@ def data_show(
 def train(
     role: Annotated[Role, typer.Argument(help="What the student learns.")],
     chains: Annotated[str, typer.Option(help="A file of chains, or gold:NAME for a data set's own.")],
-    student: Annotated[str, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
+    student: Annotated[str | None, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="Start from this trained student in place of MODEL.")
+        Path | None, typer.Option("--from", help="Start from this trained student in place of MODEL.")
     ] = None,
     qg_sees: Annotated[
         QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
@@ -144,10 +150,11 @@ def train(
 ) -> None:
     """Train one student; the same command continues a run that was interrupted."""
     from socratic.tasks import load_chains
-    from socratic.train import TrainingRun, TrainSettings
+    from socratic.train import TrainingRun, TrainSettings, starting_point
     from socratic.train import train as fit
 
-    settings = TrainSettings.parse({"seed": seed, **parse_overrides(setting or [])})
+    settings = TrainSettings.parse(_settings(setting, seed=seed))
+    student = starting_point(student, start_from)
     name = chains.removeprefix("gold:")
     columns = _pairs(column)
     kept, dev = (load_chains(name, s, data_dir, split_scheme=split_scheme, columns=columns) for s in ("train", "dev"))
@@ -158,7 +165,6 @@ def train(
         dev_chains=dev,
         source=chains,
         qg_sees=qg_sees,
-        start_from=start_from,
     )
     card = fit(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
     if as_json:
@@ -173,7 +179,7 @@ def merge(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the full model.")],
 ) -> None:
     """Write a LoRA student as a full model folder."""
-    from socratic.train import merge as merge_adapter
+    from socratic.lm.load import merge as merge_adapter
 
     merge_adapter(adapter, out_dir)
 
@@ -201,6 +207,8 @@ def solve(
     """Solve one problem, streamed, or a file of them; --json prints traces."""
     if (text is None) == (file is None):
         raise UserError("give either the problem's text or --file, and not both")
+    if column and file is None:
+        raise UserError(f"--column {column[0]} names a column of --file, and there is none; leave it out")
     if file is not None:
         from socratic.tasks import read_questions
 
@@ -351,20 +359,23 @@ def _solving(
     from socratic.lm.load import hush_transformers, load_lm
     from socratic.loops import SolveSettings, Solving
 
-    settings = SolveSettings.parse(
-        {
-            "solver": solver,
-            "calculator": None if calculator is None else calculator == "on",
-            "temperature": temperature,
-            "seed": seed,
-            **parse_overrides(setting or []),
-        }
-    )
+    on = None if calculator is None else calculator == "on"
+    given = _settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)
+    settings = SolveSettings.parse(given)
     settings.check_models(qg, qa, lm)
     with err.status("loading the students"):
         hush_transformers()
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
+
+
+def _settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:
+    """The command's own options and its ``--set`` pairs; raises `UserError` where one is given as both."""
+    overrides = parse_overrides(setting or [])
+    if doubled := sorted(options.keys() & overrides.keys()):
+        name = doubled[0]
+        raise UserError(f"--set {name}={overrides[name]!r}: {name} has an option of its own; give --{name}")
+    return options | overrides
 
 
 def _read_stdin() -> str:

@@ -198,9 +198,8 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
     """Begin a run in ``out``, or make sure that the one standing there may be continued."""
     records = [problem.to_json() for problem in problems]
     if not (out / "config.yaml").exists():
-        for name in ("problems.jsonl", "traces.jsonl", "scores.jsonl", "metrics.json", "train.json"):
-            if (out / name).exists():
-                raise UserError(f"{out} holds {name} but no config.yaml, so it is no run; choose another folder")
+        if foreign := store.first_file(out):
+            raise UserError(f"{out} holds {foreign} but no config.yaml, so it is no run; choose another folder")
         store.atomic_write(out / "config.yaml", _to_yaml(config))
         store.write_json(out / "env.json", {**_environment(), "seed": config.get("seed"), "resumed": []})
         store.write_jsonl(out / "problems.jsonl", records)

@@ -39,7 +39,12 @@ class Slot:
 
 
 def problem_text(question: str, context: str | None = None, choices: Sequence[str] | None = None) -> str:
-    """The transcript's first segment: context before the question, choices after it as ``(A) text`` lines."""
+    """The transcript's first segment: context before the question, choices after it as ``(A) text`` lines.
+
+    Raises `UserError` for more choices than there are letters.
+    """
+    if len(choices or ()) > len(string.ascii_uppercase):
+        raise UserError(f"{len(choices or ())} choices are more than the letters A to Z can name; give at most 26")
     lines = [context.strip()] if context and context.strip() else []
     lines.append(question.strip())
     lines += [f"({letter}) {text.strip()}" for letter, text in zip(string.ascii_uppercase, choices or (), strict=False)]
@@ -54,7 +59,8 @@ def render_problem(problem: Problem) -> str:
 def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple[str, list[Slot]]:
     """The problem text and the slots of one training sample: what ``role`` sees, and which of it is learned.
 
-    Raises `UserError` where the role needs sub-questions (or any step) that the chain does not have.
+    Raises `UserError` where the role needs sub-questions (or any step) that the chain does not have, or a step's answer
+    is blank.
     """
     text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
     final = Slot("final", chain.answer.strip(), learned=True)
@@ -63,6 +69,8 @@ def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple
     if not chain.steps or (role != "cot" and not all(step.question.strip() for step in chain.steps)):
         missing = "sub-questions" if chain.steps else "steps"
         raise UserError(f"the chain of {chain.problem_id} has no {missing}, which role {role!r} is trained on")
+    if blank := [i for i, step in enumerate(chain.steps) if not step.answer.strip()]:
+        raise UserError(f"step {blank[0]} of the chain of {chain.problem_id} has an empty answer; fill it in")
     if role == "cot":
         return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
 

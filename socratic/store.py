@@ -184,6 +184,12 @@ def hash_json(value: Any) -> str:
     return hash_text(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 
+def first_file(folder: Path) -> str | None:
+    """The name of a file below ``folder``, this module's own locks and temporary files apart; None without one."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_own_scratch(path))
+    return next((path.relative_to(folder).as_posix() for path in found), None)
+
+
 def write_manifest(folder: Path, skip: str | None = None) -> None:
     """Record size and SHA-256 of every file below ``folder``, but not below ``folder / skip``.
 

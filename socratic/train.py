@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,9 +22,9 @@ from pydantic import Field
 from socratic.config import Settings, differences
 from socratic.examples import build_examples
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Base, Card, is_checkpoint, read_card, write_card
+from socratic.lm.checkpoint import Base, Card, is_checkpoint, read_card, save_student
 from socratic.lm.load import Pretrained, default_device, has_bf16, hush_transformers, load_pretrained, load_student
-from socratic.store import LOCK, check_manifest, hash_json, lock, read_json, write_json, write_jsonl, write_manifest
+from socratic.store import check_manifest, first_file, hash_json, lock, read_json, write_json
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
 from socratic.versions import commit, package_versions
@@ -39,9 +38,9 @@ class TrainSettings(Settings):
     """How a student is trained."""
 
     learning_rate: float | None = Field(None, gt=0, description="peak rate; by the student's size if unset")
-    epochs: float = Field(3.0, gt=0, description="passes over the training examples")
+    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training examples")
     max_steps: int | None = Field(None, ge=1, description="stop after so many updates, whatever epochs says")
-    batch_size: int = Field(16, ge=1, description="examples of one forward pass on one device")
+    batch_size: int = Field(16, ge=1, le=65_536, description="examples of one forward pass on one device")
     accumulation: int = Field(1, ge=1, description="forward passes of one update")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
     schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
@@ -71,7 +70,7 @@ def default_learning_rate(parameters: int, lora: bool) -> float:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What is trained on what: the inputs of `train`."""
+    """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included."""
 
     role: Role
     student: str
@@ -79,7 +78,33 @@ class TrainingRun:
     dev_chains: Sequence[Chain]
     source: str
     qg_sees: QGSees = "answers"
-    start_from: str | None = None
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What a training starts from: the student (adapters included), its examples, and the peak rate."""
+
+    student: Pretrained
+    codec: Codec
+    parameters: int
+    examples: list[Example]
+    dev_examples: list[Example]
+    left_out: int
+    rate: float
+
+
+def starting_point(student: str | None, start_from: Path | None) -> str:
+    """The MODEL to start from: ``student``, or the trained student ``start_from``, which may name its base as well."""
+    if start_from is None:
+        if student is None:
+            raise UserError("nothing to start from; give --student MODEL, or --from a trained student")
+        return student
+    if not is_checkpoint(start_from):
+        raise UserError(f"{start_from} is no trained student; give the folder that train wrote")
+    base = read_card(start_from).base.location
+    if student is not None and base not in (student, str(Path(student).resolve())):
+        raise UserError(f"--from {start_from} was trained from {base}, not {student}; leave --student out")
+    return str(start_from)
 
 
 def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callable[[str], None] = print) -> Card:
@@ -99,8 +124,8 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
                     on_note(f"{out} is already trained; give another --out to train again")
                     return read_card(out)
                 on_note(f"{out} is no longer whole ({fault}) and is trained again")
-        elif _writes() and any(path.name != LOCK for path in out.rglob("*") if path.is_file()):
-            raise UserError(f"{out} is not empty and holds no training run; give another --out")
+        elif _writes() and (foreign := first_file(out)):
+            raise UserError(f"{out} holds {foreign} but no training run; give another --out")
         return _train(run, settings, plan, out, on_note)
 
 
@@ -114,7 +139,6 @@ def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
         "role": run.role,
         "qg_sees": run.qg_sees,
         "student": run.student,
-        "from": run.start_from,
         "data": _data_record(run),
         "settings": settings.model_dump(),
     }
@@ -133,132 +157,130 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
 def _train(
     run: TrainingRun, settings: TrainSettings, plan: dict[str, Any], out: Path, on_note: Callable[[str], None]
 ) -> Card:
-    import torch
     import transformers
-
-    from socratic.trainer import Guard, Notes, StudentTrainer, collate, to_row
 
     hush_transformers()
     transformers.set_seed(settings.seed)
-    device = default_device()
-    pretrained = _start(run)
-    model, codec = pretrained.model, Codec(pretrained.tokenizer)
-    parameters = model.num_parameters()
-    seq2seq = bool(model.config.is_encoder_decoder)
-    if settings.lora_rank:
-        if pretrained.base.location.startswith("scratch:"):
-            raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
-        model = _with_lora(model, settings.lora_rank, seq2seq)
-
-    limit = getattr(model.config, "max_position_embeddings", None)
-    examples, left_out = _fitting(build_examples(run.chains, run.role, codec, run.qg_sees, seq2seq), limit)
-    dev_examples, _ = _fitting(build_examples(run.dev_chains, run.role, codec, run.qg_sees, seq2seq), limit)
-    if not examples:
-        raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
-    if settings.patience is not None and not dev_examples:
-        raise UserError(f"patience={settings.patience} watches the dev loss, but there are no dev chains; leave it out")
-    if left_out:
-        on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
-    rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
-    accuracy = _dev_accuracy(run, settings, codec, seq2seq) if settings.best_by == "accuracy" else None
-    arguments = _arguments(settings, len(examples), bool(dev_examples), out / _CHECKPOINTS, rate, device)
+    setup = _prepare(run, settings, on_note)
+    trainer = _trainer(run, settings, setup, out / _CHECKPOINTS, on_note)
     on_note(
-        f"{run.role}: {len(examples):,} examples of {len(run.chains):,} chains, "
-        f"{sum(map(sum, (e.learned for e in examples))):,} learned tokens an epoch, learning rate {rate:g}, {device}"
-    )
-    stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
-    trainer = StudentTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=[to_row(example) for example in examples],
-        eval_dataset=[to_row(example) for example in dev_examples] or None,
-        data_collator=collate,
-        processing_class=codec.tokenizer,
-        callbacks=[Guard(settings.max_bad_steps), Notes(on_note), *stopping],
-        accuracy=accuracy,
+        f"{run.role}: {len(setup.examples):,} examples of {len(run.chains):,} chains, "
+        f"{_learned(setup.examples):,} learned tokens an epoch, learning rate {setup.rate:g}, {default_device()}"
     )
     if _writes():
         write_json(out / PLAN, plan)  # from here on the folder is a run
-    trainer.remove_callback(transformers.PrinterCallback)  # it writes to standard output, which --json keeps clean
-    started = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))
-    metrics = {
-        "train_loss": _mean_loss(trainer.state.log_history, result.training_loss),
-        "dev_loss": _best(trainer, "eval_loss", min),
-        "dev_accuracy": _best(trainer, "eval_accuracy", max),
-        "updates": result.global_step,
-        "epochs": round(trainer.state.epoch or 0.0, 3),
-        "learned_tokens": sum(map(sum, (e.learned for e in examples))),
-        "input_tokens": sum(len(e.ids) + len(e.source) for e in examples),
-        "left_out": left_out,
-        "skipped_updates": sum(c.bad_steps for c in trainer.callback_handler.callbacks if isinstance(c, Guard)),
-        "seconds": round(time.perf_counter() - started, 1),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "precision": "bf16" if trainer.args.bf16 else "fp32",
-        "learning_rate": rate,
-    }
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(out / _CHECKPOINTS, on_note))
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
-        calculator=codec.exact,
-        end_id=codec.end_id,
-        end_text=codec.end_text,
-        substitutions=codec.substitutions,
-        base=pretrained.base,
+        calculator=setup.codec.exact,
+        end_id=setup.codec.end_id,
+        end_text=setup.codec.end_text,
+        substitutions=setup.codec.substitutions,
+        base=setup.student.base,
         adapter=bool(settings.lora_rank),
-        parameters=parameters,
+        parameters=setup.parameters,
         data=_data_record(run),
         settings=settings.model_dump(),
-        metrics=_finite(metrics),
+        metrics=_finite(_metrics(setup, trainer)),
         versions=package_versions(),
         commit=commit(),
     )
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered, where it is sharded
     if _writes():
-        save_student(
-            out, trainer.accelerator.unwrap_model(trainer.model), codec, card, trainer.state.log_history, state
-        )
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        log = [_finite(entry) for entry in trainer.state.log_history]
+        save_student(out, model, setup.codec.tokenizer, card, log, state, skip=_CHECKPOINTS)
+        shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     return card
 
 
-def save_student(
-    out: Path, model: Any, codec: Codec, card: Card, log: Sequence[dict[str, Any]] = (), state: Any = None
-) -> None:
-    """Write weights, tokenizer, card and log into ``out``, the manifest last; the run's own checkpoints go.
+def _prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> _Setup:
+    student = _start(run)
+    model, codec = student.model, Codec(student.tokenizer)
+    parameters, seq2seq = model.num_parameters(), bool(model.config.is_encoder_decoder)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if settings.lora_rank:
+        if student.base.location.startswith("scratch:"):
+            raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
+        student = replace(student, model=_with_lora(model, settings.lora_rank, seq2seq))
+    examples, left_out = _fitting(build_examples(run.chains, run.role, codec, run.qg_sees, seq2seq), limit)
+    dev_examples, _ = _fitting(build_examples(run.dev_chains, run.role, codec, run.qg_sees, seq2seq), limit)
+    if not examples:
+        raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
+    for setting, uses_dev in (("patience", settings.patience), ("best_by", settings.best_by == "accuracy")):
+        if uses_dev and not dev_examples:
+            value = getattr(settings, setting)
+            raise UserError(f"{setting}={value} goes by the dev chains, of which there are none; leave it out")
+    if left_out:
+        on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
+    rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
+    return _Setup(student, codec, parameters, examples, dev_examples, left_out, rate)
 
-    ``state`` is the model's state dict where its own is not whole.
-    """
-    model.save_pretrained(str(out), state_dict=state)
-    codec.tokenizer.save_pretrained(str(out))
-    write_card(out, card)
-    write_jsonl(out / "log.jsonl", map(_finite, log))
-    write_manifest(out, skip=_CHECKPOINTS)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+
+def _trainer(
+    run: TrainingRun,
+    settings: TrainSettings,
+    setup: _Setup,
+    checkpoints: Path,
+    on_note: Callable[[str], None],
+) -> Any:
+    """The transformers `Trainer` of this run; raises `UserError` for settings that it or its optimizer refuses."""
+    import transformers
+
+    from socratic.trainer import Guard, Notes, StudentTrainer, collate, to_row
+
+    accuracy = _dev_accuracy(run, settings, setup) if settings.best_by == "accuracy" else None
+    stopping = [] if settings.patience is None else [transformers.EarlyStoppingCallback(settings.patience)]
+    try:
+        trainer = StudentTrainer(
+            model=setup.student.model,
+            args=_arguments(settings, setup, checkpoints),
+            train_dataset=[to_row(example) for example in setup.examples],
+            eval_dataset=[to_row(example) for example in setup.dev_examples] or None,
+            data_collator=collate,
+            processing_class=setup.codec.tokenizer,
+            callbacks=[Guard(settings.max_bad_steps), Notes(on_note), *stopping],
+            accuracy=accuracy,
+        )
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        trainer.get_train_dataloader()
+    except (TypeError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+        raise UserError(f"the trainer refuses these settings: {error}; see docs/training.md") from None
+    trainer.optimizer = trainer.lr_scheduler = None  # only tried: the real ones belong to the prepared model
+    trainer.remove_callback(transformers.PrinterCallback)  # it writes to standard output, which --json keeps clean
+    return trainer
 
 
-def merge(adapter: Path, out: Path) -> Card:
-    """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card."""
+def _metrics(setup: _Setup, trainer: Any) -> dict[str, Any]:
+    """What the card says of a finished training; ``seconds`` are those of the updates kept, over all its calls."""
     import torch
 
-    if not is_checkpoint(adapter):
-        raise UserError(f"{adapter} is no trained student; give the folder that train wrote")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; give another --out")
-    pretrained, card = load_student(adapter, torch.float32)
-    if not card.adapter:
-        raise UserError(f"{adapter} is a full model already; there is nothing to merge")
-    out.mkdir(parents=True, exist_ok=True)
-    merged = card.model_copy(update={"adapter": False})
-    save_student(out, pretrained.model, Codec(pretrained.tokenizer), merged)
-    return merged
+    log = trainer.state.log_history
+    losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
+    return {
+        "train_loss": round(sum(losses) / len(losses), 5),
+        "dev_loss": min((entry["eval_loss"] for entry in log if "eval_loss" in entry), default=None),
+        "dev_accuracy": max((entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry), default=None),
+        "updates": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 3),
+        "learned_tokens": _learned(setup.examples),
+        "input_tokens": sum(len(e.ids) + len(e.source) for e in setup.examples),
+        "left_out": setup.left_out,
+        "skipped_updates": trainer.guard.bad_steps,
+        "seconds": round(trainer.guard.seconds, 1),
+        "device": torch.cuda.get_device_name() if trainer.args.device.type == "cuda" else "cpu",
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "learning_rate": setup.rate,
+    }
 
 
 def _start(run: TrainingRun) -> Pretrained:
     """The weights to start from, in fp32."""
     import torch
 
-    if run.start_from is not None:
-        return load_student(Path(run.start_from), torch.float32)[0]
+    if is_checkpoint(Path(run.student)):
+        return load_student(Path(run.student), torch.float32)[0]
     if run.student.startswith("scratch:"):
         from socratic.lm import scratch
 
@@ -291,7 +313,7 @@ def _fitting(examples: list[Example], limit: int | None) -> tuple[list[Example],
     return fitting, len(examples) - len(fitting)
 
 
-def _dev_accuracy(run: TrainingRun, settings: TrainSettings, codec: Codec, seq2seq: bool) -> Callable[[Any], float]:
+def _dev_accuracy(run: TrainingRun, settings: TrainSettings, setup: _Setup) -> Callable[[Any], float]:
     """Model -> share of dev problems solved (strict), greedy, through the loop that the role belongs to."""
     from socratic.answers import score
     from socratic.lm.causal import CausalLM
@@ -310,7 +332,8 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, codec: Codec, seq2s
 
     def accuracy(model: Any) -> float:
         attention = model.config._attn_implementation
-        lm: LM = Seq2SeqLM(model, codec, "student") if seq2seq else CausalLM(model, codec, "student")
+        kind = Seq2SeqLM if model.config.is_encoder_decoder else CausalLM
+        lm: LM = kind(model, setup.codec, "student")
         lm.qg_sees = run.qg_sees
         solving = Solving(solve_settings, **{run.role if partner else "lm": lm}, **partner)
         right = 0
@@ -341,16 +364,18 @@ def _last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str 
     return None
 
 
-def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Path, rate: float, device: str) -> Any:
-    """Our settings as transformers `TrainingArguments`; raises `UserError` for what it or a tracker refuses."""
+def _arguments(settings: TrainSettings, setup: _Setup, folder: Path) -> Any:
+    """Our settings as transformers `TrainingArguments`, and a trial of the trackers they name."""
     import transformers
 
     integrations: Any = transformers.integrations
-    updates = max(1, -(-examples // (settings.batch_size * settings.accumulation)))
+    device = default_device()
+    updates = max(1, -(-len(setup.examples) // (settings.batch_size * settings.accumulation)))
     every = max(1, updates // settings.evaluations)
+    selects = bool(setup.dev_examples)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
-        "learning_rate": rate,
+        "learning_rate": setup.rate,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
         "per_device_train_batch_size": settings.batch_size,
@@ -367,9 +392,12 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "train_sampling_strategy": "group_by_length",
         "report_to": settings.report_to,
         "metric_for_best_model": settings.best_by,
+        "remove_unused_columns": False,
+        "label_smoothing_factor": 0.0,
+        "use_liger_kernel": False,
+        "push_to_hub": False,
     }
     defaults: dict[str, Any] = {
-        "remove_unused_columns": False,
         "logging_steps": max(1, every // 10),
         "eval_strategy": "steps" if selects else "no",
         "eval_steps": every,
@@ -381,14 +409,13 @@ def _arguments(settings: TrainSettings, examples: int, selects: bool, folder: Pa
         "greater_is_better": settings.best_by == "accuracy",
     }
     if doubled := sorted(arguments.keys() & settings.trainer.keys()):
-        raise UserError(f"trainer={{{doubled[0]}: …}} is a setting of its own here; see docs/training.md")
-    try:
-        made = transformers.TrainingArguments(**arguments, **(defaults | settings.trainer))
-        for tracker in integrations.get_reporting_integration_callbacks(made.report_to):
-            tracker()
-        return made
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"the trainer refuses these settings: {error}") from None
+        raise UserError(f"trainer={{{doubled[0]}: …}} is not free to choose here; see the settings in docs/training.md")
+    made = transformers.TrainingArguments(**arguments, **(defaults | settings.trainer))
+    for tracker in integrations.get_reporting_integration_callbacks(made.report_to):
+        tracker()
+    if made.n_gpu > 1:  # several need a launcher, which starts a process for each
+        made._n_gpu = 1
+    return made
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -396,12 +423,5 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if v is not None and (not isinstance(v, float) or math.isfinite(v))}
 
 
-def _best(trainer: Any, key: str, choose: Callable[[list[float]], float]) -> float | None:
-    values = [entry[key] for entry in trainer.state.log_history if key in entry]
-    return choose(values) if values else None
-
-
-def _mean_loss(log: Sequence[dict[str, Any]], otherwise: float) -> float:
-    """Mean of the logged losses, those before an interruption included; ``otherwise`` where none was logged."""
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    return round(sum(losses) / len(losses) if losses else otherwise, 5)
+def _learned(examples: Sequence[Example]) -> int:
+    return sum(sum(example.learned) for example in examples)

@@ -74,6 +74,11 @@ class StudentTrainer(transformers.Trainer):
         self.accuracy = accuracy
         self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
 
+    @property
+    def guard(self) -> Guard:
+        """The one that counts; a resumed training has another than it was made with."""
+        return next(c for c in self.callback_handler.callbacks if isinstance(c, Guard))
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         return _EpochOrder(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
@@ -143,14 +148,24 @@ class Notes(transformers.TrainerCallback):
 
 
 class Guard(transformers.TrainerCallback, ExportableState):
-    """Skips updates whose gradient is not finite, within a budget, and writes each checkpoint's manifest last."""
+    """Skips updates whose gradient is not finite, within a budget, and writes each checkpoint's manifest last.
+
+    It also keeps the seconds of training. Both counts are stored in checkpoints and go on where a run is resumed.
+    """
 
     def __init__(self, max_bad_steps: int) -> None:
         self.max_bad_steps = max_bad_steps
         self.bad_steps = 0
+        self._seconds_before = 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._began
 
     def state(self) -> dict[str, Any]:
-        return {"args": {"max_bad_steps": self.max_bad_steps}, "attributes": {"bad_steps": self.bad_steps}}
+        attributes = {"bad_steps": self.bad_steps, "_seconds_before": self.seconds}
+        return {"args": {"max_bad_steps": self.max_bad_steps}, "attributes": attributes}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]

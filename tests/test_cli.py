@@ -331,12 +331,17 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN[:-2],), "--out"),
         (("train", "qg", "--chains", "gold:gsm9k", *TRAIN[4:]), "unknown data set 'gsm9k'"),
         (("train", "qg", "--chains", "CHAINS", "--student", "nobody/none", "--out", "OUT"), "'nobody/none' cannot be"),
-        ((*TRAIN[:-1], "STUDENT"), "is not empty and holds no training run"),
+        ((*TRAIN[:-1], "STUDENT"), r"student\d holds .* but no training run"),
+        ((*TRAIN[:4], *TRAIN[6:]), "give --student MODEL, or --from a trained student"),
+        ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
+        ((*TRAIN, "--seed", "1", "--set", "seed=2"), "--set seed=2: seed has an option of its own; give --seed"),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
         (("solve",), "give either the problem's text or --file, and not both"),
         (("solve", "x", "--file", "CHAINS"), "give either the problem's text or --file, and not both"),
         (("solve", "  ", *PAIR), "the problem is empty"),
         (("solve", "-", *PAIR), "the problem is empty"),
+        (("solve", "x", *PAIR, "--column", "question=q"), "--column question=q names a column of --file"),
+        (("solve", "x", "--solver", "cot", "--lm", "scratch:gpt2-tiny"), "scratch:gpt2-tiny knows nothing yet"),
         (("solve", "x"), "solver 'socratic' needs the two students qg and qa"),
         (("solve", "x", "--solver", "cot", *PAIR), "solver 'cot' needs the one student lm"),
         (("solve", "x", "--solver", "magic"), "'magic' is not one of 'socratic'"),
@@ -365,6 +370,20 @@ def test_a_mistake_is_one_sentence(
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny(tmp_path_factory.mktemp("student"))
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(chains: Path, tmp_path: Path) -> None:
+    many = write_jsonl(tmp_path / "many.jsonl", *({"question": f"{i}?" * 99, "answer": "1"} for i in range(3000)))
+    for form in (["--json"], ["--limit", "3000"]):
+        show = [sys.executable, "-m", "socratic.cli", "data", "show", str(many), "--split", "test", *form]
+        command = subprocess.Popen(show, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert command.stdout
+        assert command.stderr
+        command.stdout.read(10)
+        command.stdout.close()
+        assert command.wait() == 0
+        assert command.stderr.read() == b""
+        command.stderr.close()
 
 
 def test_a_group_without_a_command_shows_its_help(cli: Cli) -> None:

@@ -167,7 +167,7 @@ def test_never_refuses_a_run_that_stands_there(tmp_path: Path) -> None:
         evaluate(PROBLEMS, Script(), tmp_path / "new", SETTINGS, resume="never")
 
 
-@pytest.mark.parametrize("name", ["problems.jsonl", "traces.jsonl"])
+@pytest.mark.parametrize("name", ["problems.jsonl", "thesis.txt"])
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}\n")
     with pytest.raises(UserError, match=r"no config\.yaml"):

@@ -78,7 +78,19 @@ def test_raw_is_the_slots_and_the_answer_behind_its_marker() -> None:
     assert render_raw([], "7") == "\n#### 7"
 
 
-@given(st.text(), st.text(min_size=1).filter(str.strip), st.text())
+def test_a_blank_answer_and_choices_without_a_letter_are_refused() -> None:
+    for role in ("qg", "qa", "unified", "cot"):
+        with pytest.raises(UserError, match="step 1 of the chain of c has an empty answer"):
+            render_chain(chain("c", "P", [("q", "s"), ("q", " ")], "1"), role)
+    assert problem_text("q", None, ["x"] * 26).endswith("(Z) x")
+    with pytest.raises(UserError, match="27 choices"):
+        problem_text("q", None, ["x"] * 27)
+
+
+filled = st.text(min_size=1).filter(str.strip)
+
+
+@given(st.text(), filled, filled)
 def test_rendering_strips_texts_and_changes_nothing_else(problem: str, question: str, answer: str) -> None:
     text, slots = render_chain(chain("c", problem, [(question, answer)], answer), "unified")
     assert text == f"Problem: {problem.strip()}"

@@ -16,9 +16,9 @@ from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, 
 
 from socratic import load_lm, score, solve, store
 from socratic.lm.checkpoint import read_card
-from socratic.lm.load import load_student
-from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, merge, train
-from socratic.trainer import StudentTrainer
+from socratic.lm.load import load_student, merge
+from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, starting_point, train
+from socratic.trainer import Guard, StudentTrainer
 from socratic.types import Chain, Role, UserError
 
 PLAIN: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.01, "batch_size": 4, "schedule": "constant"}
@@ -33,10 +33,9 @@ def fit(
     chains: list[Chain] = CHAINS,
     dev: list[Chain] | None = None,
     notes: list[str] | None = None,
-    start_from: str | None = None,
     **settings: Any,
 ) -> Any:
-    run = TrainingRun(role, student, chains, dev or [], "tiny", start_from=start_from)
+    run = TrainingRun(role, student, chains, dev or [], "tiny")
     return train(run, TrainSettings.parse({**PLAIN, **settings}), out, (notes if notes is not None else []).append)
 
 
@@ -260,6 +259,14 @@ def test_skipped_updates_are_counted_over_the_whole_run(
         load_student(tmp_path / "other", torch.float32)
 
 
+def test_seconds_are_of_all_calls(student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "seconds", property(lambda self: 1000.0))
+        stop_at(6, monkeypatch, student, tmp_path / "run")
+    card = fit(student, tmp_path / "run", chains=EIGHT, **LONG)
+    assert 1000 < card.metrics["seconds"] < 2000
+
+
 def tear(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").unlink()
 
@@ -379,9 +386,9 @@ def test_dev_accuracy_of_a_pair_needs_the_partner(trained: dict[Role, Path], tmp
     settings: dict[str, Any] = {"max_steps": 1, "dev": CHAINS, "best_by": "accuracy", "learning_rate": 1e-6}
     with pytest.raises(UserError, match=r"role 'qg' needs the other student: set partner=FOLDER"):
         fit(student, tmp_path / "none", "qg", **settings)
-    card = fit("", tmp_path / "qg", "qg", start_from=str(trained["qg"]), partner=str(trained["qa"]), **settings)
+    card = fit(str(trained["qg"]), tmp_path / "qg", "qg", partner=str(trained["qa"]), **settings)
     assert card.metrics["dev_accuracy"] == 1.0
-    card = fit("", tmp_path / "qa", "qa", start_from=str(trained["qa"]), partner=str(trained["qg"]), **settings)
+    card = fit(str(trained["qa"]), tmp_path / "qa", "qa", partner=str(trained["qg"]), **settings)
     assert card.metrics["dev_accuracy"] == 1.0
 
 
@@ -394,11 +401,22 @@ def test_dev_accuracy_of_choices(student: str, tmp_path: Path) -> None:
 
 def test_training_continues_from_another_students_weights(trained: dict[Role, Path], tmp_path: Path) -> None:
     first = trained["unified"]
-    card = fit("", tmp_path, "unified", start_from=str(first), max_steps=1, trainer={"logging_steps": 1})
+    card = fit(str(first), tmp_path, "unified", max_steps=1, trainer={"logging_steps": 1})
     assert log(tmp_path, "loss")[1] < 0.1
     assert card.base.location == str(first)
-    with pytest.raises(UserError, match="absent is not a whole checkpoint"):
-        fit("", tmp_path / "b", start_from=str(tmp_path / "absent"))
+
+
+def test_a_student_and_one_trained_from_it_are_not_confused(trained: dict[Role, Path], tmp_path: Path) -> None:
+    first = trained["unified"]
+    base = read_card(first).base.location
+    assert starting_point("m", None) == "m"
+    assert starting_point(None, first) == starting_point(base, first) == str(first)
+    with pytest.raises(UserError, match=rf"--from .* was trained from {base}, not other; leave --student out"):
+        starting_point("other", first)
+    with pytest.raises(UserError, match="absent is no trained student"):
+        starting_point(None, tmp_path / "absent")
+    with pytest.raises(UserError, match="give --student MODEL"):
+        starting_point(None, None)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
@@ -443,7 +461,7 @@ def test_an_adapter_on_an_adapter_is_loaded_with_both(tmp_path: Path) -> None:
     rank: dict[str, Any] = {"max_steps": 5, "lora_rank": 2, "learning_rate": 0.02}
     base, first, second = tmp_path / "base", tmp_path / "first", tmp_path / "second"
     fit(save_tiny(base), first, **rank)
-    fit("", second, start_from=str(first), **rank)
+    fit(str(first), second, **rank)
     lms: list[Any] = [load_lm(str(folder), dtype="fp32") for folder in (base, first, second)]
     with torch.no_grad():
         losses = [summed_loss(lm.model, rows_for("gpt2"))[0].item() for lm in lms]
@@ -506,6 +524,12 @@ def test_an_unknown_student_is_named(student: str, said: str, tmp_path: Path) ->
         ({"trainer": {"fsdq": True}}, "the trainer refuses these settings: .*fsdq"),
         ({"schedule": "cosin"}, "the trainer refuses these settings: .*cosin"),
         ({"report_to": "paper"}, "the trainer refuses these settings: .*paper"),
+        ({"schedule": "cosine_with_min_lr"}, "the trainer refuses these settings: .*min_lr"),
+        ({"trainer": {"adam_beta1": 5}}, "the trainer refuses these settings: .*beta"),
+        ({"trainer": {"optim": "lomo"}}, "the trainer refuses these settings: .*lomo"),
+        ({"trainer": {"dataloader_num_workers": -3}}, "the trainer refuses these settings: .*num_workers"),
+        ({"trainer": {"push_to_hub": True}}, "trainer={push_to_hub: …} is not free to choose here"),
+        ({"best_by": "accuracy"}, "best_by=accuracy goes by the dev chains, of which there are none"),
     ],
 )
 def test_settings_that_transformers_refuses_are_named(
@@ -518,7 +542,7 @@ def test_settings_that_transformers_refuses_are_named(
 
 def test_a_folder_that_holds_something_else_is_left_alone(student: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="is not empty and holds no training run"):
+    with pytest.raises(UserError, match=r"holds thesis\.txt but no training run"):
         fit(student, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"thesis.txt", ".lock"}
     with pytest.raises(UserError, match=r"thesis\.txt cannot be written to"):

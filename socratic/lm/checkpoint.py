@@ -6,6 +6,7 @@ another never stops (a GGUF's end token differs between transformers versions).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from socratic.config import Settings
 from socratic.prompts import TRANSCRIPT_VERSION
-from socratic.store import MANIFEST, atomic_write, read_json, write_json
+from socratic.store import MANIFEST, atomic_write, read_json, write_json, write_jsonl, write_manifest
 from socratic.types import QGSees, Role, UserError
 
 CARD = "socratic.json"
@@ -76,10 +77,25 @@ def check_end(card: Card, tokenizer: Any, folder: Path) -> None:
         )
 
 
-def write_card(folder: Path, card: Card) -> None:
-    """Write ``socratic.json`` and a model card ``README.md``."""
-    write_json(folder / CARD, card.model_dump())
-    atomic_write(folder / "README.md", _model_card(folder.name, card).encode())
+def save_student(
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    card: Card,
+    log: Sequence[dict[str, Any]] = (),
+    state: Any = None,
+    skip: str | None = None,
+) -> None:
+    """Write weights, tokenizer, ``socratic.json``, a model card and the log into ``out``, and the manifest last.
+
+    ``state`` is the model's state dict where its own is not whole; the manifest leaves out ``out / skip``.
+    """
+    model.save_pretrained(str(out), state_dict=state)
+    tokenizer.save_pretrained(str(out))
+    write_json(out / CARD, card.model_dump())
+    atomic_write(out / "README.md", _model_card(out.name, card).encode())
+    write_jsonl(out / "log.jsonl", log)
+    write_manifest(out, skip)
 
 
 def _model_card(name: str, card: Card) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Base, Card, check_end, is_checkpoint, read_card
+from socratic.lm.checkpoint import Base, Card, check_end, is_checkpoint, read_card, save_student
 from socratic.store import check_manifest, hash_file, hash_json
 from socratic.tokens import Codec
 from socratic.types import UserError
@@ -82,12 +82,31 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
     return Pretrained(merged, tokenizer, record), card
 
 
+def merge(adapter: Path, out: Path) -> Card:
+    """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card."""
+    import torch
+
+    if not is_checkpoint(adapter):
+        raise UserError(f"{adapter} is no trained student; give the folder that train wrote")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give another --out")
+    pretrained, card = load_student(adapter, torch.float32)
+    if not card.adapter:
+        raise UserError(f"{adapter} is a full model already; there is nothing to merge")
+    out.mkdir(parents=True, exist_ok=True)
+    merged = card.model_copy(update={"adapter": False})
+    save_student(out, pretrained.model, pretrained.tokenizer, merged)
+    return merged
+
+
 def load_pretrained(model: str, dtype: Any) -> Pretrained:
     """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     path = Path(model)
+    if model.startswith("scratch:"):
+        raise UserError(f"{model} knows nothing yet; train it, and give the trained student's folder")
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype)
     try:

@@ -118,12 +118,20 @@ def read_json(path: Path) -> Any:
 def parse_json(text: str, where: str) -> Any:
     """The JSON value in ``text``; raises `UserError` that begins with ``where``."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if "\n" in text.strip() else ""
         raise UserError(f"{where}{line}: not valid JSON ({error.msg}); correct it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error}); correct it") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        doubled = next(key for key in values if [name for name, _ in pairs].count(key) > 1)
+        raise ValueError(f"the key {doubled!r} stands in it more than once")
+    return values
 
 
 def records(path: Path, values: Any) -> list[Row]:
@@ -141,7 +149,9 @@ def records(path: Path, values: Any) -> list[Row]:
 def hub_rows(hub: Hub, split: str) -> list[Row]:
     """The records of ``split`` of a data set on the Hub; raises `UserError` where it cannot be fetched."""
     import datasets
+    import huggingface_hub
 
+    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     hint = "pass --data-dir or set SOCRATIC_DATA to a folder with the authors' files"
     try:
         table = datasets.load_dataset(hub.repository, hub.config, split=split)

@@ -9,7 +9,7 @@ import pytest
 from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, problems, solved, t5_model
 
 from socratic.lm.causal import CausalLM
-from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, read_card, write_card
+from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, read_card, save_student
 from socratic.lm.load import load_lm, load_pretrained, load_tokenizer, torch_dtype
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.store import write_manifest
@@ -22,8 +22,6 @@ SHORT: dict[str, Any] = {"max_tokens": 16, "max_steps": 2}
 
 def save(folder: Path, model: Any, tokenizer: Any, **card: Any) -> Path:
     """A student's folder, as training writes it."""
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
     codec = Codec(tokenizer)
     made = Card(
         **{
@@ -42,8 +40,7 @@ def save(folder: Path, model: Any, tokenizer: Any, **card: Any) -> Path:
             **card,
         }
     )
-    write_card(folder, made)
-    write_manifest(folder)
+    save_student(folder, model, tokenizer, made)
     return folder
 
 

@@ -110,6 +110,10 @@ def test_own_chains_load_as_they_are(tmp_path: Path) -> None:
         ("", "mine.jsonl is empty"),
         (" \n\n", "mine.jsonl is empty"),
         (lines(ROW) + '{"question": ', "mine.jsonl:2: not valid JSON"),
+        (
+            lines(ROW) + '{"question": "Q?", "answer": 1, "answer": 2}',
+            "2: .*the key 'answer' stands in it more than once",
+        ),
         (lines(ROW) + "[1]\n", r"mine.jsonl:2: '\[1\]' is not a JSON object"),
         (lines(ROW, {"question": "Q?"}), r"mine.jsonl:2 has no column 'answer' \(it has: question\)"),
         (lines(ROW, {"question": " ", "answer": "5"}), "mine.jsonl:2: 'question' is empty"),
