@@ -366,6 +366,8 @@ def _solving(
     with err.status("loading the students"):
         hush_transformers()
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
+    for note in filter(None, (model.note for model in models.values())):
+        err.print(note, soft_wrap=True)
     return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
 
 

@@ -255,7 +255,7 @@ class Solving:
             shown = ""
             while request.completion is None:
                 request.lm.step(1)
-                text = request.partial.rstrip("\ufffd")
+                text = request.partial().rstrip("\ufffd")
                 if text.startswith(shown) and text != shown:
                     yield Event(request.kind, text[len(shown) :])
                     shown = text

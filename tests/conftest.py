@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+
+# Read by transformers, datasets and torch when they are first imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers already fill the cores
+
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +20,6 @@ from tiny import FAMILIES, byte_tokenizer, metaspace_tokenizer
 from socratic.tasks import load_chains
 from socratic.tokens import Codec
 from socratic.types import Chain
-
-# Read by transformers, datasets and torch when they are first imported, so set before any test module is.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # the workers already fill the cores
 
 # No deadline: a busy machine is not a failure. Derandomised: the same tree gives the same verdict.
 settings.register_profile("socratic", deadline=None, derandomize=True)

@@ -12,11 +12,11 @@ from typing import Any, get_args
 import pytest
 import torch
 import transformers
-from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_model, tiny_tokenizer
+from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_tokenizer
 
 from socratic import load_lm, score, solve, store
 from socratic.lm.checkpoint import read_card
-from socratic.lm.load import load_student, merge
+from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
 from socratic.types import Chain, Role, UserError
@@ -433,10 +433,10 @@ def test_an_adapter_is_loaded_with_its_base_and_merged_into_a_plain_model(kind: 
     auto = hf.AutoModelForSeq2SeqLM if kind == "t5" else hf.AutoModelForCausalLM
     plain, untrained = auto.from_pretrained(full), auto.from_pretrained(base)
     assert type(plain) is type(untrained)
-    loaded: Any = load_lm(str(adapter), dtype="fp32")
+    loaded = load_student(adapter, torch.float32)[0].model.eval()
     rows = rows_for(kind)
     with torch.no_grad():
-        expected = summed_loss(loaded.model, rows)[0]
+        expected = summed_loss(loaded, rows)[0]
         torch.testing.assert_close(summed_loss(plain.eval(), rows)[0], expected)
         assert abs(summed_loss(untrained.eval(), rows)[0] - expected) > 1
     [trace] = solve([CHAINS[0].problem()], "unified", lm=load_lm(str(full), dtype="fp32"), max_tokens=8)
@@ -462,9 +462,10 @@ def test_an_adapter_on_an_adapter_is_loaded_with_both(tmp_path: Path) -> None:
     base, first, second = tmp_path / "base", tmp_path / "first", tmp_path / "second"
     fit(save_tiny(base), first, **rank)
     fit(str(first), second, **rank)
-    lms: list[Any] = [load_lm(str(folder), dtype="fp32") for folder in (base, first, second)]
+    models = [load_pretrained(str(base), torch.float32).model]
+    models += [load_student(folder, torch.float32)[0].model for folder in (first, second)]
     with torch.no_grad():
-        losses = [summed_loss(lm.model, rows_for("gpt2"))[0].item() for lm in lms]
+        losses = [summed_loss(model.eval(), rows_for("gpt2"))[0].item() for model in models]
     assert losses[0] - 1 > losses[1] > losses[2] + 1
 
 
@@ -565,9 +566,3 @@ def test_the_default_rate_falls_with_the_size() -> None:
     rates = [default_learning_rate(n, lora=False) for n in (2_000_000, 135_000_000, 1_000_000_000, 7_000_000_000)]
     assert rates == sorted(rates, reverse=True)
     assert default_learning_rate(135_000_000, lora=True) > rates[1]
-
-
-def test_dropout_is_off_where_students_are_loaded(student: str) -> None:
-    lm: Any = load_lm(student, dtype="fp32")
-    assert not lm.model.training
-    assert tiny_model("gpt2", dropout=0.1).config.resid_pdrop == 0.1

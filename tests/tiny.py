@@ -8,6 +8,7 @@ from typing import Any, get_args
 from socratic.calculator import canonicalise
 from socratic.lm.base import Decoding, Request, TokenSession
 from socratic.lm.causal import CausalLM
+from socratic.lm.engine import EngineLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import solve
@@ -196,6 +197,14 @@ CHAINS = (
 
 class Recorded(CausalLM):
     """A causal model that keeps its sessions, in the order in which problems were started."""
+
+    def session(self) -> TokenSession:
+        self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
+        return self.kept[-1]
+
+
+class RecordedEngine(EngineLM):
+    """As `Recorded`, through the engine."""
 
     def session(self) -> TokenSession:
         self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,7 +47,7 @@ class Request:
 
     ``temperature`` 0 is greedy; otherwise ``rng`` supplies one uniform number a decoded token, so that a sample depends
     on its seed alone and not on the batch it is decoded in. ``completion`` is set when the slot has ended; only a slot
-    that ended in END stays in the session. ``partial`` is the text so far.
+    that ended in END stays in the session. ``partial`` gives the text so far.
     """
 
     lm: LM
@@ -55,7 +57,7 @@ class Request:
     calculator: bool
     temperature: float = 0.0
     rng: random.Random = field(default_factory=random.Random)
-    partial: str = ""
+    partial: Callable[[], str] = str
     completion: Completion | None = None
 
 
@@ -73,6 +75,8 @@ class LM(ABC):
     fingerprint: str | None = None
     """SHA-256 of what decides this model's output, where it is known."""
     dtype: str = ""
+    note: str | None = None
+    """What the user should know of how it runs, such as that it is slow."""
 
     @abstractmethod
     def session(self) -> Session:
@@ -117,6 +121,12 @@ class TokenSession:
         del self.ids[mark:]
         self.cached = min(self.cached, mark)
 
+    def fork(self) -> TokenSession:
+        """Another session with the same transcript, which goes its own way from here."""
+        made = type(self)(self.codec)
+        made.ids, made.cache, made.cached = list(self.ids), copy(self.cache), self.cached
+        return made
+
 
 class Decoding:
     """One slot while it is written: the stop test and the calculator, token by token, whatever the model.
@@ -129,6 +139,7 @@ class Decoding:
         self.request, self.session, self.codec = request, session, session.codec
         self.start = len(session.ids)
         self.limit = min(request.max_tokens, positions - self.start if positions else request.max_tokens)
+        request.partial = self.text
         self.forced: deque[int] = deque()
         self.decoded = 0
         if self.limit < 1:
@@ -175,5 +186,4 @@ class Decoding:
         text = self.text()
         if fault is not None:
             self.session.crop(self.start)
-        self.request.partial = text
         self.request.completion = Completion(text, fault, self.decoded)

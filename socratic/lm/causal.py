@@ -90,9 +90,6 @@ class CausalLM(LM):
                     inputs[b] = row.session.ids[-1:]
             if all(row.ended for row in rows):
                 break
-        for row in rows:
-            if not row.ended:
-                row.request.partial = row.text()
         cache.hand_back(sessions, [min(n, len(s.ids)) for n, s in zip(lengths, sessions, strict=True)])
 
 

@@ -39,6 +39,8 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         return EndpointLM(name, url or None)
 
     from socratic.lm.causal import CausalLM
+    from socratic.lm.dense import unsupported
+    from socratic.lm.engine import EngineLM
     from socratic.lm.seq2seq import Seq2SeqLM
 
     device = device or default_device()
@@ -50,8 +52,11 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     else:
         pretrained = load_pretrained(model, torch_dtype(dtype, device))
     codec = Codec(pretrained.tokenizer)
-    kind = Seq2SeqLM if pretrained.model.config.is_encoder_decoder else CausalLM
-    lm: LM = kind(pretrained.model.to(device), codec, folder.name or model)
+    network = pretrained.model.to(device)
+    kind: Any = Seq2SeqLM if network.config.is_encoder_decoder else CausalLM if unsupported(network) else EngineLM
+    lm: LM = kind(network, codec, folder.name or model)
+    if isinstance(lm, CausalLM):
+        lm.note = f"{lm.name} runs through transformers' own layers, which is slower: {unsupported(network)}"
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator

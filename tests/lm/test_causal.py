@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import FAMILIES, Recorded, byte_tokenizer, causal_model, chain, narrow, problems, solved
+from tiny import FAMILIES, Recorded, RecordedEngine, byte_tokenizer, causal_model, chain, narrow, problems, solved
 
 from socratic import loops
 from socratic.examples import causal_example
+from socratic.lm.backends import KernelBackend, TorchBackend
 from socratic.lm.base import LM, Request, TokenSession
-from socratic.lm.causal import CausalLM, choose
+from socratic.lm.causal import choose
 from socratic.tokens import Codec
 from socratic.types import Completion, Problem
 
@@ -19,17 +20,27 @@ SHORT: dict[str, Any] = {"max_tokens": 20, "max_rationale_tokens": 30, "max_step
 _TIE = 1e-4
 
 
+WAYS = ("layers", "kernels", "torch")
+"""Transformers' own layers (`CausalLM`), and the engine over compiled kernels and over torch."""
+
+
 class Student:
     """A family's codec and random model; `lm()` is the model behind the interface, `plain` untouched transformers."""
 
-    def __init__(self, family: str, **made: Any) -> None:
-        self.family, self.made = family, made
+    def __init__(self, family: str, way: str = "layers", **made: Any) -> None:
+        self.family, self.way, self.made = family, way, made
         self.codec = Codec(byte_tokenizer(family))
         self.plain = causal_model(family, self.codec.tokenizer, **made)
         self.model = causal_model(family, self.codec.tokenizer, **made)
 
-    def lm(self) -> Recorded:
-        return Recorded(self.model, self.codec, self.family)
+    def lm(self) -> Recorded | RecordedEngine:
+        if self.way == "layers":
+            return Recorded(self.model, self.codec, self.family)
+        lm = RecordedEngine(self.model, self.codec, self.family, pages=600)
+        assert isinstance(lm.backend, KernelBackend), "this needs a C++ compiler"
+        if self.way == "torch":
+            lm.backend = TorchBackend(lm.dense, lm.pages)
+        return lm
 
     def logits(self, ids: Sequence[int]) -> Any:
         import torch
@@ -38,9 +49,13 @@ class Student:
             return self.plain(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+def each_way(families: Sequence[str]) -> list[Any]:
+    return [pytest.param((family, way), id=f"{family}-{way}") for family in families for way in WAYS]
+
+
+@pytest.fixture(scope="module", params=each_way(FAMILIES))
 def student(request: pytest.FixtureRequest) -> Student:
-    return Student(request.param)
+    return Student(*request.param)
 
 
 class Generate(LM):
@@ -121,7 +136,7 @@ def test_greedy_text_does_not_depend_on_the_batch_and_is_generates(student: Stud
 
 
 def test_two_students_in_turn_are_generates_too(student: Student) -> None:
-    other = Student(student.family, seed=1)
+    other = Student(student.family, student.way, seed=1)
     asked = problems(12)
     for sees in ("answers", "questions"):
         qg, qa = student.lm(), other.lm()
@@ -132,10 +147,12 @@ def test_two_students_in_turn_are_generates_too(student: Student) -> None:
         assert_same(other, qa.kept, plain_qa.kept)
 
 
-def test_the_cache_is_what_reading_the_transcript_again_gives(student: Student) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cache_is_what_reading_the_transcript_again_gives(family: str) -> None:
     """Also after slots were dropped, the stop written in their place, and batches joined and left."""
     import torch
 
+    student = Student(family)
     lm = student.lm()
     traces = solved(problems(12), "unified", lm=lm, batch_size=5, **SHORT)
     assert len({t.stop_reason for t in traces}) > 1
@@ -149,7 +166,7 @@ def test_the_cache_is_what_reading_the_transcript_again_gives(student: Student) 
             torch.testing.assert_close(kv[1, :, : session.cached], again.layers[layer].values[0], atol=1e-4, rtol=1e-4)
 
 
-def decode(lm: CausalLM, session: TokenSession, tokens: int = 12, chunk: int = 5) -> Completion:
+def decode(lm: LM, session: TokenSession, tokens: int = 12, chunk: int = 5) -> Completion:
     request = Request(lm, session, "question", tokens, calculator=False)
     lm.submit(request)
     while request.completion is None:
@@ -193,12 +210,12 @@ def test_a_wrapped_model_still_looks_only_back() -> None:
 # ---- The calculator
 
 
-@pytest.fixture(scope="module")
-def parrot() -> Student:
+@pytest.fixture(scope="module", params=WAYS)
+def parrot(request: pytest.FixtureRequest) -> Student:
     """A model that has learned one chain by heart, with a wrong result in it."""
     import torch
 
-    student = Student("llama")
+    student = Student("llama", request.param)
     example = causal_example(WRONG, "unified", student.codec)
     ids = torch.tensor([example.ids])
     labels = torch.where(torch.tensor([example.learned]), ids, -100)
@@ -257,10 +274,10 @@ def test_forced_results_do_not_depend_on_the_chunk(parrot: Student, chunk: int) 
 # ---- Sampling
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=each_way(FAMILIES))
 def speaker(request: pytest.FixtureRequest) -> Student:
     """A student that is confined to few tokens, so that its samples end."""
-    student = Student(request.param)
+    student = Student(*request.param)
     narrow(student.model, student.codec)
     return student
 
@@ -324,10 +341,12 @@ def test_greedy_and_sampled_rows_share_a_batch() -> None:
 # ---- Positions
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "way"), [("gpt2", "layers"), ("llama", "layers"), ("gpt2", "kernels"), ("qwen2", "torch")]
+)
 @pytest.mark.parametrize("solver", ["unified", "cot", "answer"])
-def test_positions_that_run_out_are_overlong(family: str, solver: Any) -> None:
-    student = Student(family, positions=48)
+def test_positions_that_run_out_are_overlong(family: str, way: str, solver: Any) -> None:
+    student = Student(family, way, positions=48)
     asked = [Problem(f"p{n}", "tiny", "test", "x" * n, "1") for n in range(0, 60, 3)]
     generous = {"max_tokens": 200, "max_rationale_tokens": 200, "max_steps": 9, "calculator": False}
     lm, one = student.lm(), student.lm()

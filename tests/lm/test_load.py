@@ -10,6 +10,7 @@ from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, problems, so
 
 from socratic.lm.causal import CausalLM
 from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, read_card, save_student
+from socratic.lm.engine import EngineLM
 from socratic.lm.load import load_lm, load_pretrained, load_tokenizer, torch_dtype
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.store import write_manifest
@@ -63,8 +64,8 @@ def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_a_folder_comes_back_as_it_was_written(student: tuple[Path, CausalLM]) -> None:
     folder, before = student
     lm = load_lm(str(folder), device="cpu", dtype="fp32")
-    assert isinstance(lm, CausalLM)
-    assert lm.name == folder.name
+    assert isinstance(lm, EngineLM)
+    assert (lm.name, lm.note) == (folder.name, None)
     assert (lm.qg_sees, lm.calculator_default, lm.dtype) == ("questions", False, "float32")
     assert lm.fingerprint is not None
     assert lm.fingerprint == load_lm(str(folder), device="cpu", dtype="fp32").fingerprint

@@ -1,0 +1,179 @@
+"""Decoder-only students, fast: each session keeps its KV cache in pages, and all tokens of a turn go in one flat batch.
+
+A row that ingests what another model wrote, a row that decodes and a row that takes the calculator's result differ only
+in how many tokens they bring. Rows that end leave at once, new ones join at the next turn. Where the pages run out,
+sessions that wait for another model lose theirs and are read again later; nothing fails and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from socratic.lm import kernels
+from socratic.lm.backends import Pages, Sequence, TorchBackend, backend, page_bytes
+from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.causal import choose
+from socratic.lm.dense import PAGE, Dense, FlatBatch
+from socratic.tokens import Codec
+from socratic.types import UserError
+
+_TOKENS = 512
+"""Tokens of one forward pass: more gain nothing on two cores, and their logits and activations take memory."""
+_SHARE_OF_MEMORY = 0.3
+"""Of the memory that is free when a model is loaded, for its KV pages; a pair loads two."""
+_MOST_PAGES = 1 << 16
+"""A million positions: more would only be a longer list of free pages."""
+
+
+class EngineLM(LM):
+    """A GPT-2-, Llama- or Qwen-type model behind the `LM` interface.
+
+    ``pages`` bounds the KV cache, 16 positions a page; by default it is as large as a share of the free memory allows.
+    Raises `UserError` where not even one sequence of the model's length fits into it.
+    """
+
+    def __init__(self, model: Any, codec: Codec, name: str, pages: int | None = None) -> None:
+        self.codec, self.name = codec, name
+        self.has_calculator = codec.exact
+        self.parameters = model.num_parameters()
+        self.dense = Dense(model)
+        self.positions = self.dense.shape.positions
+        self.pages = Pages(self.dense, pages or _affordable(self.dense, name))
+        self.backend = backend(self.dense, self.pages)
+        if self.dense.device.type == "cpu" and isinstance(self.backend, TorchBackend):
+            self.note = f"{name} runs without compiled kernels, which is slower: {kernels.fault()}"
+        self._rows: list[Decoding] = []
+        self._ended: list[Request] = []
+        self._sessions: weakref.WeakSet[TokenSession] = weakref.WeakSet()
+
+    def session(self) -> TokenSession:
+        return _PagedSession(self.codec, self._sessions)
+
+    def submit(self, request: Request) -> None:
+        session = request.session
+        assert isinstance(session, _PagedSession)
+        session.cached = min(session.cached, len(session.ids) - 1)  # its last token is read again for its logits
+        row = Decoding(request, session, min(self.positions, self.pages.count * PAGE))
+        if row.ended:
+            self._ended.append(request)
+        else:
+            self._rows.append(row)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rows) + len(self._ended)
+
+    def step(self, tokens: int) -> list[Request]:
+        with torch.inference_mode():
+            for _ in range(tokens):
+                if not self._rows or self._ended:
+                    break
+                self._turn()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _turn(self) -> None:
+        """One forward pass: a token for every row whose session is read to its end, as many rows as fit."""
+        aboard = self._board()
+        batch = _flat(aboard)
+        logits = self.dense.forward(batch, self.backend)
+        complete = []
+        for row, tokens in aboard:
+            row.session.cached += tokens
+            if row.session.cached == len(row.session.ids):
+                complete.append(row)
+        if complete:
+            hot = any(row.request.temperature > 0 for row in complete)
+            chosen = choose(logits, complete) if hot else self.backend.argmax(logits)
+            for row, token in zip(complete, chosen, strict=True):
+                row.push(token)
+                while row.forced and not row.ended:  # the calculator's result is ingested, not decoded
+                    row.push(token)
+                if row.ended:
+                    self._ended.append(row.request)
+        self._rows = [row for row in self._rows if not row.ended]
+
+    def _board(self) -> list[tuple[Decoding, int]]:
+        """The rows of this turn and how many tokens each brings; their pages are taken."""
+        room = _TOKENS
+        aboard: list[tuple[Decoding, int]] = []
+        for row in sorted(self._rows, key=lambda row: len(row.session.ids) - row.session.cached):
+            session = row.session
+            if session.cache is None:
+                session.cache, session.cached = Sequence(self.pages), 0
+            tokens = min(room, len(session.ids) - session.cached)
+            if tokens == 0 or not self._make_room(session, session.cached + tokens, [r.session for r, _ in aboard]):
+                break
+            session.cache.grow(session.cached + tokens)
+            room -= tokens
+            aboard.append((row, tokens))
+        return aboard
+
+    def _make_room(self, session: TokenSession, length: int, aboard: list[TokenSession]) -> bool:
+        """Free pages for ``session`` to hold ``length`` positions, if need be those of sessions not ``aboard``."""
+        missing: int = session.cache.missing(length)
+        if missing > len(self.pages.free):
+            kept = {id(other) for other in (session, *aboard)}
+            under_way = {id(row.session) for row in self._rows}
+            others = [s for s in self._sessions if s.cache is not None and id(s) not in kept]
+            for other in sorted(others, key=lambda other: id(other) in under_way):  # those that wait elsewhere first
+                other.cache, other.cached = None, 0
+                if missing <= len(self.pages.free):
+                    break
+        return missing <= len(self.pages.free)
+
+
+class _PagedSession(TokenSession):
+    """A session whose cache is a `Sequence`, and which can be found to take it away."""
+
+    def __init__(self, codec: Codec, known: weakref.WeakSet[TokenSession]) -> None:
+        super().__init__(codec)
+        self._known = known
+        known.add(self)
+
+    def fork(self) -> TokenSession:
+        made = _PagedSession(self.codec, self._known)
+        made.ids = list(self.ids)
+        if self.cache is not None and self.cache.missing(0) == 0:
+            made.cache, made.cached = self.cache.copy(), self.cached
+        return made
+
+
+def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
+    sessions = [row.session for row, _ in aboard]
+    widths = [tokens for _, tokens in aboard]
+    run = np.cumsum([0, *widths], dtype=np.int32)
+    table = np.zeros((len(aboard), max(len(session.cache.pages) for session in sessions)), dtype=np.int32)
+    ids: list[int] = []
+    for line, session, width in zip(table, sessions, widths, strict=True):
+        line[: len(session.cache.pages)] = session.cache.pages
+        ids += session.ids[session.cached : session.cached + width]
+    starts = np.repeat([session.cached for session in sessions] - run[:-1], widths)
+    whole = [s.cached + width == len(s.ids) for s, width in zip(sessions, widths, strict=True)]
+    return FlatBatch(
+        ids=np.array(ids, dtype=np.int32),
+        row=np.repeat(np.arange(len(aboard), dtype=np.int32), widths),
+        position=(np.arange(len(ids)) + starts).astype(np.int32),
+        run=run,
+        table=table,
+        wanted=(run[1:] - 1)[whole],
+    )
+
+
+def _affordable(dense: Dense, name: str) -> int:
+    """As many pages as a share of the free memory holds; raises `UserError` where one long sequence does not fit."""
+    on_gpu = dense.device.type == "cuda"
+    free = torch.cuda.mem_get_info(dense.device)[0] if on_gpu else psutil.virtual_memory().available
+    spare, size = free * _SHARE_OF_MEMORY, page_bytes(dense)
+    pages, least = int(spare / size), -(-dense.shape.positions // PAGE)
+    if pages < least:
+        raise UserError(
+            f"{name} needs {least * size / 2**30:.1f} GiB of KV cache for one sequence of {dense.shape.positions} "
+            f"tokens, and {spare / 2**30:.1f} GiB are to spare; free memory, or use a smaller student"
+        )
+    return min(pages, _MOST_PAGES)

@@ -1,0 +1,418 @@
+// What torch has no fused CPU operation for: norms with their residual, rotary embedding into a paged KV cache, attention
+// of a flat batch of tokens over that cache, and gated activations. Plain C++ with GCC/Clang vector types, no headers of
+// torch; `kernels.py` compiles it for the machine it runs on and calls it through ctypes.
+//
+// T is the stored type (float or bf16); all arithmetic is in fp32. A KV page holds 16 positions of one sequence, in each
+// layer keys [groups][head size][16], so that 16 positions are scored at once, and then values [groups][16][head size].
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int64_t W = 16;  // lanes, and positions of a page
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef uint16_t vh __attribute__((vector_size(32)));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+inline vf load(const float* p) {
+    vf v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+inline vf load(const bf16* p) {
+    vh h;
+    std::memcpy(&h, p, sizeof h);
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+inline void store(bf16* p, vf v) {  // round to nearest even
+    vu u = (vu)v;
+    u += 0x7fff + ((u >> 16) & 1);
+    vh h = __builtin_convertvector(u >> 16, vh);
+    std::memcpy(p, &h, sizeof h);
+}
+inline float get(const float* p) { return *p; }
+inline void put(float* p, float x) { *p = x; }
+inline float get(const bf16* p) {
+    uint32_t u = (uint32_t)p->bits << 16;
+    float x;
+    std::memcpy(&x, &u, 4);
+    return x;
+}
+inline void put(bf16* p, float x) {
+    uint32_t u;
+    std::memcpy(&u, &x, 4);
+    p->bits = (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+inline vf splat(float x) { return x - (vf){}; }
+inline float sum(vf v) {
+    float s = 0;
+    for (int i = 0; i < W; i++) s += v[i];
+    return s;
+}
+inline vf max(vf a, vf b) { return a > b ? a : b; }
+
+inline vf exp(vf x) {  // relative error below 2e-7 where the result is a normal number
+    x = max(x, splat(-87.0f));
+    vf shifted = x * 1.44269504f + 12582912.0f;
+    vi n = (vi)shifted - 0x4b400000;
+    vf whole = shifted - 12582912.0f;
+    vf r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return (vf)((vi)p + (n << 23));
+}
+
+// x += y (y may be null), out = norm(x) * weight + bias; centred is LayerNorm, otherwise RMSNorm.
+template <class T>
+void norm_row(T* x, const T* y, const T* weight, const T* bias, T* out, int64_t width, float eps, bool centred) {
+    vf total{}, squares{};
+    float tail = 0, tail_squares = 0;
+    int64_t i = 0;
+    for (; i + W <= width; i += W) {
+        vf v = load(x + i);
+        if (y) {
+            v += load(y + i);
+            store(x + i, v);
+            v = load(x + i);
+        }
+        total += v;
+        squares += v * v;
+    }
+    for (; i < width; i++) {
+        if (y) put(x + i, get(x + i) + get(y + i));
+        float v = get(x + i);
+        tail += v;
+        tail_squares += v * v;
+    }
+    float mean = centred ? (sum(total) + tail) / width : 0;
+    if (centred) {  // in two passes: the difference of large squares would lose the variance
+        vf away{};
+        tail_squares = 0;
+        for (i = 0; i + W <= width; i += W) {
+            vf v = load(x + i) - mean;
+            away += v * v;
+        }
+        for (; i < width; i++) tail_squares += (get(x + i) - mean) * (get(x + i) - mean);
+        squares = away;
+    }
+    float scale = 1.0f / std::sqrt((sum(squares) + tail_squares) / width + eps);
+    for (i = 0; i + W <= width; i += W) {
+        vf v = (load(x + i) - mean) * scale * load(weight + i);
+        store(out + i, bias ? v + load(bias + i) : v);
+    }
+    for (; i < width; i++) {
+        float v = (get(x + i) - mean) * scale * get(weight + i);
+        put(out + i, bias ? v + get(bias + i) : v);
+    }
+}
+
+template <class T>
+void norm(T* x, const T* y, const T* weight, const T* bias, T* out, int64_t rows, int64_t width, float eps, bool centred) {
+#pragma omp parallel for if (rows * width > 16384)
+    for (int64_t r = 0; r < rows; r++)
+        norm_row(x + r * width, y ? y + r * width : nullptr, weight, bias, out + r * width, width, eps, centred);
+}
+
+template <class T>
+void gate(const T* in, T* out, int64_t rows, int64_t width, bool silu) {
+    // silu: out = silu(in[:width]) * in[width:]; otherwise out = gelu(in), the tanh approximation
+#pragma omp parallel for if (rows * width > 8192)
+    for (int64_t r = 0; r < rows; r++) {
+        const T* a = in + r * width * (silu ? 2 : 1);
+        T* o = out + r * width;
+        for (int64_t i = 0; i < width; i += W) {
+            float buffer[2 * W] = {};
+            int64_t n = width - i < W ? width - i : W;
+            vf x, up{};
+            if (n == W) {
+                x = load(a + i);
+                if (silu) up = load(a + width + i);
+            } else {
+                for (int64_t j = 0; j < n; j++) buffer[j] = get(a + i + j), buffer[W + j] = silu ? get(a + width + i + j) : 0;
+                x = load(buffer), up = load(buffer + W);
+            }
+            vf t = silu ? x : 1.5957691216f * (x + 0.044715f * x * x * x);  // gelu_tanh(x) = x * sigmoid(2 z)
+            vf y = x / (1.0f + exp(-t));
+            if (silu) y *= up;
+            if (n == W) {
+                store(o + i, y);
+            } else {
+                for (int64_t j = 0; j < n; j++) put(o + i + j, y[j]);
+            }
+        }
+    }
+}
+
+template <class T>
+void argmax(const T* in, int64_t* out, int64_t rows, int64_t width) {  // the first of equal ones
+#pragma omp parallel for
+    for (int64_t r = 0; r < rows; r++) {
+        const T* x = in + r * width;
+        float best = -INFINITY;
+        int64_t place = 0, i = 0;
+        for (int64_t block; i < width; i += block) {  // which block holds the highest, and then where in it
+            block = width - i < 1024 ? width - i : 1024;
+            vf high = splat(-INFINITY);
+            int64_t j = 0;
+            for (; j + W <= block; j += W) high = max(high, load(x + i + j));
+            float top = -INFINITY;
+            for (int l = 0; l < W; l++) top = high[l] > top ? high[l] : top;
+            for (; j < block; j++) top = get(x + i + j) > top ? get(x + i + j) : top;
+            if (top > best) best = top, place = i;
+        }
+        while (place < width - 1 && !(get(x + place) >= best)) place++;
+        out[r] = place;
+    }
+}
+
+struct Shape {
+    int64_t tokens, runs, heads, groups, size, table_width;
+    float scale, eps;
+};
+
+// Queries and keys of one token: their own RMSNorm (may be absent), rotary embedding, and the key and value into the cache.
+template <class T>
+void place(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, const float* sine, T* page, const Shape& s,
+           int64_t position) {
+    int64_t half = s.size / 2, slot = position % W;
+    for (int64_t h = 0; h < s.heads + s.groups; h++) {
+        T* x = qkv + h * s.size;
+        const T* weight = h < s.heads ? q_norm : k_norm;
+        if (weight) norm_row<T>(x, nullptr, weight, nullptr, x, s.size, s.eps, false);
+        if (cosine) {
+            const float *c = cosine + position * half, *z = sine + position * half;
+            int64_t i = 0;
+            for (; i + W <= half; i += W) {
+                vf a = load(x + i), b = load(x + half + i), cos = load(c + i), sin = load(z + i);
+                store(x + i, a * cos - b * sin);
+                store(x + half + i, b * cos + a * sin);
+            }
+            for (; i < half; i++) {
+                float a = get(x + i), b = get(x + half + i);
+                put(x + i, a * c[i] - b * z[i]);
+                put(x + half + i, b * c[i] + a * z[i]);
+            }
+        }
+    }
+    const T *k = qkv + s.heads * s.size, *v = k + s.groups * s.size;
+    for (int64_t g = 0; g < s.groups; g++) {
+        for (int64_t i = 0; i < s.size; i++) page[(g * s.size + i) * W + slot] = k[g * s.size + i];
+        std::memcpy(page + ((s.groups + g) * W + slot) * s.size, v + g * s.size, s.size * sizeof(T));
+    }
+}
+
+// Scores of N query heads over P pages from ``block`` on, 16 a page. Pages lie anywhere in memory, which the processor does
+// not foresee: the keys of the pages after these and the values of these, which are read next, are fetched meanwhile.
+template <int N, int P, class T>
+inline void score_pages(const float* query, const T* kv, const int32_t* pages, int64_t blocks, int64_t step, int64_t block,
+                        int64_t size, float* score, int64_t stride) {
+    const T *k[P], *next[P];
+    for (int p = 0; p < P; p++) {
+        k[p] = kv + pages[block + p] * step;
+        next[p] = kv + pages[block + P + p < blocks ? block + P + p : blocks - 1] * step;
+    }
+    vf a[N][P] = {};
+    for (int64_t i = 0; i < size; i++)
+        for (int p = 0; p < P; p++) {
+            if (i * W * sizeof(T) % 64 == 0) {
+                __builtin_prefetch(next[p] + i * W);
+                __builtin_prefetch(k[p] + step / 2 + i * W);
+            }
+            vf x = load(k[p] + i * W);
+            for (int n = 0; n < N; n++) a[n][p] += query[n * size + i] * x;
+        }
+    for (int n = 0; n < N; n++)
+        for (int p = 0; p < P; p++) store(score + n * stride + (block + p) * W, a[n][p]);
+}
+
+// N query heads that share keys and values, of one token, over positions 0..position of the group's KV.
+template <int N, class T>
+void attend(const T* q, const T* kv, T* out, const Shape& s, const int32_t* pages, int64_t group, int64_t position,
+            std::vector<float>& room) {
+    int64_t blocks = position / W + 1, stride = blocks * W, last = position % W, step = 2 * s.groups * s.size * W;
+    room.resize(N * stride + N * s.size);
+    float *score = room.data(), *query = score + N * stride;
+    for (int64_t i = 0; i < N * s.size; i++) query[i] = get(q + i) * s.scale;
+    const T* keys = kv + group * s.size * W;
+    int64_t b = 0;
+    for (; b + 4 <= blocks; b += 4) score_pages<N, 4>(query, keys, pages, blocks, step, b, s.size, score, stride);
+    for (; b < blocks; b++) score_pages<N, 1>(query, keys, pages, blocks, step, b, s.size, score, stride);
+    if (group + 1 < s.groups)  // the next to be read, as a rule
+        for (int64_t b = 0; b < 4 && b < blocks; b++)
+            for (int64_t i = 0; i < s.size * W; i += 64 / sizeof(T))
+                __builtin_prefetch(keys + s.size * W + pages[b] * step + i);
+    float inverse[N];
+    for (int n = 0; n < N; n++) {
+        for (int64_t j = last + 1; j < W; j++) score[n * stride + (blocks - 1) * W + j] = -INFINITY;
+        vf high = splat(-INFINITY), total{};
+        for (int64_t b = 0; b < blocks; b++) high = max(high, load(score + n * stride + b * W));
+        float top = -INFINITY;
+        for (int j = 0; j < W; j++) top = high[j] > top ? high[j] : top;
+        for (int64_t b = 0; b < blocks; b++) {
+            vf e = exp(load(score + n * stride + b * W) - top);
+            if (b == blocks - 1)
+                for (int64_t j = last + 1; j < W; j++) e[j] = 0;
+            store(score + n * stride + b * W, e);
+            total += e;
+        }
+        inverse[n] = 1.0f / sum(total);
+    }
+    const T* values = kv + (s.groups + group) * s.size * W;
+    int64_t i = 0;
+    for (; i + 4 * W <= s.size; i += 4 * W) {
+        vf a[N][4] = {};
+        for (int64_t b = 0; b < blocks; b++) {
+            const T* v = values + pages[b] * step + i;
+            int64_t rows = b == blocks - 1 ? last + 1 : W;
+            for (int64_t j = 0; j < rows; j++, v += s.size) {
+                vf x[4] = {load(v), load(v + W), load(v + 2 * W), load(v + 3 * W)};
+                for (int n = 0; n < N; n++)
+                    for (int m = 0; m < 4; m++) a[n][m] += score[n * stride + b * W + j] * x[m];
+            }
+        }
+        for (int n = 0; n < N; n++)
+            for (int m = 0; m < 4; m++) store(out + n * s.size + i + m * W, a[n][m] * inverse[n]);
+    }
+    for (; i < s.size; i++)
+        for (int n = 0; n < N; n++) {
+            float a = 0;
+            for (int64_t t = 0; t <= position; t++)
+                a += score[n * stride + t] * get(values + pages[t / W] * step + t % W * s.size + i);
+            put(out + n * s.size + i, a * inverse[n]);
+        }
+}
+
+template <class T>
+void attention(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, const float* sine, T* kv, T* out,
+               const int32_t* table, const int32_t* row, const int32_t* position, const int32_t* run,
+               const Shape& s) {
+    int64_t chunk = s.runs < 8 ? 1 : s.groups;  // a sequence's groups lie side by side: best read by one thread
+    int64_t width = (s.heads + 2 * s.groups) * s.size, share = s.heads / s.groups, page = 2 * s.groups * s.size * W;
+#pragma omp parallel if (s.tokens > 1 || position[0] > 128)
+    {
+        std::vector<float> room;
+#pragma omp for
+        for (int64_t t = 0; t < s.tokens; t++)
+            place<T>(qkv + t * width, q_norm, k_norm, cosine, sine,
+                     kv + table[row[t] * s.table_width + position[t] / W] * page, s, position[t]);
+#pragma omp for schedule(dynamic, chunk)
+        for (int64_t task = 0; task < s.runs * s.groups; task++) {  // a run is a sequence's stretch of tokens
+            int64_t group = task % s.groups;
+            for (int64_t t = run[task / s.groups]; t < run[task / s.groups + 1]; t++) {
+                const int32_t* pages = table + row[t] * s.table_width;
+                for (int64_t h = group * share, left = share, n; left > 0; h += n, left -= n) {
+                    const T* q = qkv + t * width + h * s.size;
+                    T* o = out + (t * s.heads + h) * s.size;
+                    n = left < 4 ? left : 4;
+                    auto f = n == 1 ? attend<1, T> : n == 2 ? attend<2, T> : n == 3 ? attend<3, T> : attend<4, T>;
+                    f(q, kv, o, s, pages, group, position[t], room);
+                }
+            }
+        }
+    }
+}
+
+#ifdef __AVX512BF16__
+// M rows of x [rows, depth] times one packed block of 32 outputs, [depth / 2][32][2].
+template <int M>
+inline void multiply_tile(const bf16* x, const bf16* block, const bf16* bias, bf16* y, int64_t depth, int64_t outputs,
+                          int64_t left) {
+    __m512 a[M][2];
+    for (int m = 0; m < M; m++) a[m][0] = a[m][1] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < depth; i += 2) {
+        __m512bh w0 = (__m512bh)_mm512_loadu_si512(block + i * 32), w1 = (__m512bh)_mm512_loadu_si512(block + i * 32 + 32);
+        _mm_prefetch(block + i * 32 + 2048, _MM_HINT_T0);  // across the end of a memory page, where the processor stops
+        _mm_prefetch(block + i * 32 + 2080, _MM_HINT_T0);
+        for (int m = 0; m < M; m++) {
+            int32_t pair;
+            std::memcpy(&pair, x + m * depth + i, 4);
+            __m512bh b = (__m512bh)_mm512_set1_epi32(pair);
+            a[m][0] = _mm512_dpbf16_ps(a[m][0], w0, b);
+            a[m][1] = _mm512_dpbf16_ps(a[m][1], w1, b);
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++) {
+            int64_t n = left - half * W;
+            if (n <= 0) break;
+            __mmask16 mask = n >= W ? 0xffff : (1 << n) - 1;
+            __m512 v = a[m][half];
+            if (bias) {
+                __m256i h = _mm256_maskz_loadu_epi16(mask, bias + half * W);
+                v = _mm512_add_ps(v, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+            }
+            _mm256_mask_storeu_epi16(y + m * outputs + half * W, mask, (__m256i)_mm512_cvtneps_pbh(v));
+        }
+}
+
+// y [rows, outputs] = x [rows, depth] @ weight.T + bias, the weight in packed blocks of 32 outputs.
+void multiply(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int64_t rows, int64_t depth, int64_t outputs) {
+    constexpr int64_t chunk = 8 * 12;  // rows that one thread takes through a block
+    int64_t blocks = (outputs + 31) / 32, chunks = (rows + chunk - 1) / chunk;
+#pragma omp parallel for collapse(2)
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t c = 0; c < chunks; c++) {
+            int64_t end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows, tiles = (end - c * chunk + 11) / 12;
+            const bf16 *w = weight + b * 32 * depth, *add = bias ? bias + b * 32 : nullptr;
+            for (int64_t r = c * chunk, n; r < end; r += n, tiles--) {
+                n = (end - r + tiles - 1) / tiles;
+                switch (n) {
+#define TILE(N)                                                                                                     \
+    case N:                                                                                                         \
+        multiply_tile<N>(x + r * depth, w, add, y + r * outputs + b * 32, depth, outputs, outputs - b * 32);        \
+        break;
+                    TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+                }
+            }
+        }
+}
+#endif
+
+}  // namespace
+
+#ifdef __AVX512BF16__
+extern "C" void multiply_bf16(void* x, void* weight, void* bias, void* y, int64_t rows, int64_t depth, int64_t outputs) {
+    multiply((const bf16*)x, (const bf16*)weight, (const bf16*)bias, (bf16*)y, rows, depth, outputs);
+}
+#endif
+
+#define EXPORT(T, suffix)                                                                                              \
+    extern "C" void norm_##suffix(void* x, void* y, void* weight, void* bias, void* out, int64_t rows, int64_t width,  \
+                                  float eps, int centred) {                                                            \
+        norm<T>((T*)x, (const T*)y, (const T*)weight, (const T*)bias, (T*)out, rows, width, eps, centred);             \
+    }                                                                                                                  \
+    extern "C" void gate_##suffix(void* in, void* out, int64_t rows, int64_t width, int silu) {                        \
+        gate<T>((const T*)in, (T*)out, rows, width, silu);                                                             \
+    }                                                                                                                  \
+    extern "C" void argmax_##suffix(void* in, void* out, int64_t rows, int64_t width) {                                \
+        argmax<T>((const T*)in, (int64_t*)out, rows, width);                                                           \
+    }                                                                                                                  \
+    extern "C" void attention_##suffix(void* qkv, void* q_norm, void* k_norm, void* cosine, void* sine, void* kv,      \
+                                       void* out, void* table, void* row, void* position, void* run, int64_t tokens,   \
+                                       int64_t runs, int64_t heads, int64_t groups, int64_t size,      \
+                                       int64_t table_width, float scale, float eps) {                                  \
+        attention<T>((T*)qkv, (const T*)q_norm, (const T*)k_norm, (const float*)cosine, (const float*)sine, (T*)kv,    \
+                     (T*)out, (const int32_t*)table, (const int32_t*)row, (const int32_t*)position,        \
+                     (const int32_t*)run, Shape{tokens, runs, heads, groups, size, table_width, scale, eps});          \
+    }
+
+EXPORT(float, fp32)
+EXPORT(bf16, bf16)
