@@ -2,8 +2,8 @@
 
 Everyone solves the same GSM8K problems with the same student in both roles and is made to write the gold transcripts,
 so that all do the same number of turns with the same number of tokens (*forced transcripts*). Same dtype, threads and
-ids. Peers: transformers' ``generate`` reading everything again at each turn; ``generate`` with a `DynamicCache` kept for
-each model; transformers' continuous batching, pages of 16. Each at its best batch size of those tried.
+ids. Peers: transformers' ``generate`` reading everything again at each turn; ``generate`` with a `DynamicCache` kept
+for each model; transformers' continuous batching, pages of 16. Each at its best batch size of those tried.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import Any
 import torch
 import transformers as hf_untyped
 
+from benchmarks.roof import Roof, measure
 from socratic import load_chains, load_lm
 from socratic.examples import causal_example
 from socratic.lm.base import LM, Decoding, TokenSession
+from socratic.lm.dense import Dense, FlatBatch
 from socratic.lm.load import hush_transformers, load_pretrained, torch_dtype
 from socratic.loops import SolveSettings, Solving
 from socratic.prompts import problem_text
@@ -113,6 +115,23 @@ def socratic_engine(models: list[LM]) -> Contestant:
         assert sum(t.tokens for t in traces.values()) == sum(script.written for script in work)
 
     return run
+
+
+def share_of_roof(contestant: Contestant, work: list[Script], batch: int, roof: Roof) -> float:
+    """The least time that the engine's forward passes could take on this machine, over the time the whole run took."""
+    forward, least = Dense.forward, 0.0
+
+    def counting(dense: Dense, batch: FlatBatch, backend: Any) -> torch.Tensor:
+        nonlocal least
+        least += roof.seconds(dense, batch)
+        return forward(dense, batch, backend)
+
+    Dense.forward = counting  # type: ignore[method-assign, assignment]
+    try:
+        seconds = _timed(contestant, work, batch)
+    finally:
+        Dense.forward = forward  # type: ignore[method-assign]
+    return least / seconds
 
 
 def generate_rereading(models: list[Any]) -> Contestant:
@@ -237,8 +256,9 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--only", default="", help="contestants to run, separated by commas")
+    parser.add_argument("--only", default="", help="contestants to race, separated by commas; socratic among them")
     parser.add_argument("--batches", default="16,32,64", help="batch sizes that the peers may choose from")
+    parser.add_argument("--one-at-a-time", action="store_true", help="as a person at a terminal would")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
@@ -255,45 +275,59 @@ def main() -> None:
         "continuous-batching": continuous_batching(plain),
     }
     names = [name for name in contestants if not arguments.only or name in arguments.only.split(",")]
-    sizes = [int(size) for size in arguments.batches.split(",")]
-    best: dict[str, int] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
     with torch.inference_mode():
-        for name in names:
-            if name in ("socratic", "continuous-batching"):  # both choose their batch themselves
-                best[name] = len(work)
-                _timed(contestants[name], work[:8], 8)
-                continue
-            tried = {size: _timed(contestants[name], work[:64], size) for size in sizes}
-            best[name] = min(tried, key=lambda size: tried[size])
-            print(f"{name}: " + ", ".join(f"batch {size} {t:.1f} s" for size, t in tried.items()), file=sys.stderr)
+        best = {name: _best_batch(name, contestants[name], work, arguments) for name in names}
+        seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(arguments.repeats):
             for name in names:
                 seconds[name].append(_timed(contestants[name], work, best[name]))
-                print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
-
-    written, problems = sum(script.written for script in work), len(work)
-    print(f"{problems} problems, {written} decoded tokens, {dtype}, {torch.get_num_threads()} threads")
-    print(f"{'':24} {'batch':>5} {'seconds':>16} {'problems/s':>10} {'decoded/s':>9} {'socratic is':>12}")
-    rows = []
-    for name in names:
-        median = statistics.median(seconds[name])
-        ratios = [other / own for other, own in zip(seconds[name], seconds.get("socratic", []), strict=False)]
-        row = {
-            "name": name,
-            "batch": best[name],
-            "seconds": seconds[name],
-            "problems_per_second": problems / median,
-            "decoded_per_second": written / median,
-            "ratio": statistics.median(ratios) if ratios else None,
-            "ratio_range": [min(ratios), max(ratios)] if ratios else None,
-        }
-        rows.append(row)
-        span = f"{median:.2f} [{min(seconds[name]):.2f}, {max(seconds[name]):.2f}]"
-        times = f"{row['ratio']:.2f}x" if ratios else ""
-        print(f"{name:24} {best[name]:5} {span:>16} {problems / median:10.2f} {written / median:9.0f} {times:>12}")
+                _say(f"{name}: {seconds[name][-1]:.2f} s")
+        roof = measure(dtype)
+        share = share_of_roof(contestants["socratic"], work, best["socratic"], roof)
+    written = sum(script.written for script in work)
+    rows = [_row(name, best[name], seconds[name], seconds["socratic"], len(work), written) for name in names]
+    print(f"{len(work)} problems, {written} decoded tokens, {dtype}, {torch.get_num_threads()} threads")
+    print(f"{'':20} {'batch':>5} {'seconds':>21} {'problems/s':>10} {'decoded/s':>9} {'socratic is faster':>24}")
+    for row in rows:
+        span = f"{row['median']:.2f} [{min(row['seconds']):.2f}, {max(row['seconds']):.2f}]"
+        times = f"{row['ratio']:.2f}x [{row['ratio_range'][0]:.2f}, {row['ratio_range'][1]:.2f}]"
+        print(
+            f"{row['name']:20} {row['batch']:5} {span:>21} "
+            f"{row['problems_per_second']:10.2f} {row['decoded_per_second']:9.0f} {times:>24}"
+        )
+    print(f"roof: {roof.flops / 1e9:.0f} GFLOP/s, {roof.bandwidth / 1e9:.0f} GB/s; socratic is at {share:.0%} of it")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"problems": problems, "written": written, "rows": rows}, indent=2) + "\n")
+        found = {"problems": len(work), "written": written, "dtype": str(dtype), "share_of_roof": share, "rows": rows}
+        arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _best_batch(name: str, contestant: Contestant, work: list[Script], arguments: argparse.Namespace) -> int:
+    """The batch size at which a peer is fastest, of those to be tried; warms up as well."""
+    if arguments.one_at_a_time or name in ("socratic", "continuous-batching"):  # these choose their batch themselves
+        _timed(contestant, work[:8], 8)
+        return 1 if arguments.one_at_a_time else len(work)
+    tried = {size: _timed(contestant, work[:64], size) for size in map(int, arguments.batches.split(","))}
+    _say(f"{name}: " + ", ".join(f"batch {size} {seconds:.1f} s" for size, seconds in tried.items()))
+    return min(tried, key=lambda size: tried[size])
+
+
+def _row(name: str, batch: int, seconds: list[float], ours: list[float], problems: int, written: int) -> dict[str, Any]:
+    median = statistics.median(seconds)
+    ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+    return {
+        "name": name,
+        "batch": batch,
+        "seconds": seconds,
+        "median": median,
+        "problems_per_second": problems / median,
+        "decoded_per_second": written / median,
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+    }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _timed(contestant: Contestant, work: list[Script], batch: int) -> float:

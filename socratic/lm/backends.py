@@ -68,6 +68,7 @@ class KernelBackend:
         self._norm, self._gate, self._attention, self._argmax = (
             getattr(library, f"{name}_{suffix}") for name in ("norm", "gate", "attention", "argmax")
         )
+        self.pages = pages  # whose memory must stay behind the pointers
         self._kv = [layer.data_ptr() for layer in pages.kv]
 
     def begin(self, batch: FlatBatch) -> None:

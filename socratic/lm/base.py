@@ -184,6 +184,7 @@ class Decoding:
 
     def _end(self, fault: Any) -> None:
         text = self.text()
+        self.request.partial = lambda: text  # no longer through this object, which would keep the session alive
         if fault is not None:
             self.session.crop(self.start)
         self.request.completion = Completion(text, fault, self.decoded)

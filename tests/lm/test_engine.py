@@ -1,0 +1,97 @@
+"""What is the engine's own; that it writes what transformers writes stands in `test_causal`, which runs over it too."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from test_causal import SHORT, Student, decode
+from tiny import FAMILIES, byte_tokenizer, causal_model, problems, solved
+
+from socratic.lm import engine, kernels
+from socratic.lm.backends import TorchBackend
+from socratic.lm.engine import EngineLM
+from socratic.tokens import Codec
+from socratic.types import UserError
+
+
+def made(family: str = "llama", pages: int | None = 600, **model: Any) -> EngineLM:
+    tokenizer = byte_tokenizer(family)
+    return EngineLM(causal_model(family, tokenizer, **model), Codec(tokenizer), family, pages=pages)
+
+
+def raws(qg: EngineLM, qa: EngineLM, **how: Any) -> list[str]:
+    return [trace.raw for trace in solved(problems(12), qg=qg, qa=qa, **{**SHORT, **how})]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pages_that_run_out_change_nothing(family: str) -> None:
+    plenty = raws(made(family), made(family, seed=1))
+    scarce = made(family, pages=20), made(family, pages=14, seed=1)
+    assert raws(*scarce) == plenty
+    assert raws(*scarce, batch_size=2) == plenty
+
+
+def test_pages_come_back() -> None:
+    lm = made(pages=40)
+    for _ in range(3):
+        solved(problems(6), "unified", lm=lm, **SHORT)
+        assert sorted(lm.pages.free) == list(range(40))
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+def test_the_size_of_a_turn_changes_nothing(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = raws(made(), made(seed=1))
+    monkeypatch.setattr(engine, "_TOKENS", tokens)
+    assert raws(made(), made(seed=1)) == whole
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    lm = made()
+    session = lm.session()
+    session.write_problem("Problem: Some text")
+    session.write_marker("question")
+    decode(lm, session)
+    session.write_marker("answer")
+    fork, fresh = session.fork(), lm.session()
+    mark = fork.mark()
+    fresh.ids = list(session.ids)
+    fork.write_slot(" something quite different")
+    fork.write_marker("question")
+    decode(lm, fork)
+    assert decode(lm, session) == decode(lm, fresh)
+    fork.crop(mark)
+    assert decode(lm, fork).text == decode(lm, made_again(lm, fork.ids[:mark])).text
+
+
+def made_again(lm: EngineLM, ids: list[int]) -> Any:
+    session = lm.session()
+    session.ids = list(ids)
+    return session
+
+
+def test_memory_is_checked_before_anything_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=200_000))
+    with pytest.raises(UserError, match=r"llama needs 0\.0 GiB of KV cache for one sequence of 1024 tokens"):
+        made(pages=None)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20_000_000))
+    assert 64 <= made(pages=None).pages.count < 60_000
+
+
+def test_without_a_compiler_it_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = made()
+    assert fast.note is None
+    monkeypatch.setattr(kernels, "_load", lambda: (None, "there is no C++ compiler"))
+    slow = made()
+    assert isinstance(slow.backend, TorchBackend)
+    assert slow.note == "llama runs without compiled kernels, which is slower: there is no C++ compiler"
+    assert raws(slow, slow) == raws(fast, fast)
+
+
+def test_greedy_and_sampled_rows_take_turns_together() -> None:
+    student = Student("llama", "kernels")
+    greedy = [t.raw for t in solved(problems(4), "unified", lm=student.lm(), **SHORT)]
+    sampled = [t.raw for t in solved(problems(4), "unified", lm=student.lm(), temperature=2.0, seed=1, **SHORT)]
+    assert greedy != sampled
