@@ -22,6 +22,7 @@ from socratic.store import write_manifest
 from socratic.types import Example, UserError
 
 _IGNORED = -100
+_CPU_TOKENS = 3072
 
 
 def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,6 +47,20 @@ def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     finally:
         hook.remove()
     return logits, labels[:, 1:][keep[:, :-1]]
+
+
+def compile_layers(model: Any) -> None:
+    """Compile the blocks of a decoder, in place and for any length.
+
+    On a CPU attention becomes plain products and a softmax, which the compiler fuses: at these lengths the fused
+    attention of torch takes three times as long.
+    """
+    if model.device.type == "cpu":
+        model.set_attn_implementation("eager")
+    count = model.config.num_hidden_layers
+    blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
+    for block in blocks:
+        block.compile(dynamic=True)
 
 
 def to_row(example: Example) -> dict[str, Any]:
@@ -82,6 +97,18 @@ class StudentTrainer(transformers.Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         return _EpochOrder(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one batch; on a CPU in parts of some thousand tokens, whose gradients add up.
+
+        More at once is no faster there, and its activations take many gigabytes, which have to be mapped each time.
+        """
+        rows, length = inputs["input_ids"].shape
+        parts = -(-rows * length // _CPU_TOKENS) if self.args.device.type == "cpu" else 1
+        split = {name: value.tensor_split(min(rows, parts)) for name, value in inputs.items()}
+        batches = [dict(zip(split, values, strict=True)) for values in zip(*split.values(), strict=True)]
+        losses = [super(StudentTrainer, self).training_step(model, part, num_items_in_batch) for part in batches]
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

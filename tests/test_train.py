@@ -357,6 +357,22 @@ def test_the_result_is_the_checkpoint_of_the_lowest_dev_loss(student: str, tmp_p
     assert summed.item() / count == pytest.approx(losses[best], abs=2e-5)
 
 
+def test_compiled_layers_learn_the_same(student: str, tmp_path: Path) -> None:
+    steps: dict[str, Any] = {
+        "max_steps": 4,
+        "dev": DEV,
+        "trainer": {"logging_steps": 1, "eval_steps": 2, "save_steps": 2},
+    }
+    plain = save_tiny(tmp_path / "student", "llama")
+    for compiled in (True, False):
+        fit(plain, tmp_path / str(compiled), "unified", compile=compiled, **steps)
+    for key in ("loss", "eval_loss", "grad_norm"):
+        curves = [log(tmp_path / str(compiled), key) for compiled in (True, False)]
+        assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+    with pytest.raises(UserError, match="compile=true is for decoders"):
+        fit(save_tiny(tmp_path / "t5", "t5"), tmp_path / "out", "answer", compile=True)
+
+
 def test_patience_ends_a_run_whose_dev_loss_rises(student: str, tmp_path: Path) -> None:
     evaluating: dict[str, Any] = {"eval_steps": 5, "save_steps": 5}
     card = fit(student, tmp_path, dev=DEV, max_steps=200, learning_rate=0.03, patience=1, trainer=evaluating)
