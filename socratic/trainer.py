@@ -52,8 +52,8 @@ def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
 def compile_layers(model: Any) -> None:
     """Compile the blocks of a decoder, in place and for any length.
 
-    On a CPU attention becomes plain products and a softmax, which the compiler fuses: at these lengths the fused
-    attention of torch takes three times as long.
+    On a CPU attention becomes plain products and a softmax, which the compiler fuses: with torch's own fused attention
+    a training step of 16 problems was slower up to 320 tokens, and no faster at 400.
     """
     if model.device.type == "cpu":
         model.set_attn_implementation("eager")

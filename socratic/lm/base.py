@@ -96,6 +96,26 @@ class LM(ABC):
         """How many submitted requests have not ended."""
 
 
+class LocalLM(LM):
+    """What models that decode here share: the rows under way, and requests that ended before they began."""
+
+    def __init__(self, codec: Codec, name: str, parameters: int) -> None:
+        self.codec, self.name, self.parameters = codec, name, parameters
+        self.has_calculator = codec.exact
+        self._rows: list[Decoding] = []
+        self._ended: list[Request] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rows) + len(self._ended)
+
+    def _admit(self, row: Decoding) -> None:
+        if row.ended:
+            self._ended.append(row.request)
+        else:
+            self._rows.append(row)
+
+
 class TokenSession:
     """The transcript as token ids; ``cache`` is the model's own, of the first ``cached`` ids."""
 

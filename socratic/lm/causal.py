@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.tokens import Codec
 from socratic.types import UserError
 
@@ -15,7 +15,7 @@ _INGEST_TOKENS = 8192
 """Most token positions (rows × padded length) ingested in one forward pass: bounds the memory of attention scores."""
 
 
-class CausalLM(LM):
+class CausalLM(LocalLM):
     """A transformers causal model behind the `LM` interface.
 
     Rows of different lengths share a batch without padding on the left: row b's next token is written at its own
@@ -29,27 +29,16 @@ class CausalLM(LM):
         _check_attention(model.config, name)
         AttentionInterface.register("socratic_grouped", _grouped_attention)
         model.set_attn_implementation("socratic_grouped")
-        self.model, self.codec, self.name = model.eval(), codec, name
-        self.has_calculator = codec.exact
+        super().__init__(codec, name, model.num_parameters())
+        self.model = model.eval()
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
-        self.parameters = model.num_parameters()
-        self._rows: list[Decoding] = []
-        self._ended: list[Request] = []
 
     def session(self) -> TokenSession:
         return TokenSession(self.codec)
 
     def submit(self, request: Request) -> None:
         assert isinstance(request.session, TokenSession)
-        row = Decoding(request, request.session, self.positions)
-        if row.ended:
-            self._ended.append(request)
-        else:
-            self._rows.append(row)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._rows) + len(self._ended)
+        self._admit(Decoding(request, request.session, self.positions))
 
     def step(self, tokens: int) -> list[Request]:
         import torch

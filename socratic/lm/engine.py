@@ -16,7 +16,7 @@ import torch
 
 from socratic.lm import kernels
 from socratic.lm.backends import Pages, Sequence, TorchBackend, backend, page_bytes
-from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.lm.causal import choose
 from socratic.lm.dense import PAGE, Dense, FlatBatch
 from socratic.tokens import Codec
@@ -30,7 +30,7 @@ _MOST_PAGES = 1 << 16
 """A million positions: more would only be a longer list of free pages."""
 
 
-class EngineLM(LM):
+class EngineLM(LocalLM):
     """A GPT-2-, Llama- or Qwen-type model behind the `LM` interface.
 
     ``pages`` bounds the KV cache, 16 positions a page; by default it is as large as a share of the free memory allows.
@@ -38,17 +38,13 @@ class EngineLM(LM):
     """
 
     def __init__(self, model: Any, codec: Codec, name: str, pages: int | None = None) -> None:
-        self.codec, self.name = codec, name
-        self.has_calculator = codec.exact
-        self.parameters = model.num_parameters()
+        super().__init__(codec, name, model.num_parameters())
         self.dense = Dense(model)
         self.positions = self.dense.shape.positions
         self.pages = Pages(self.dense, pages or _affordable(self.dense, name))
         self.backend = backend(self.dense, self.pages)
         if self.dense.device.type == "cpu" and isinstance(self.backend, TorchBackend):
             self.note = f"{name} runs without compiled kernels, which is slower: {kernels.fault()}"
-        self._rows: list[Decoding] = []
-        self._ended: list[Request] = []
         self._sessions: weakref.WeakSet[TokenSession] = weakref.WeakSet()
 
     def session(self) -> TokenSession:
@@ -58,15 +54,7 @@ class EngineLM(LM):
         session = request.session
         assert isinstance(session, _PagedSession)
         session.cached = min(session.cached, len(session.ids) - 1)  # its last token is read again for its logits
-        row = Decoding(request, session, min(self.positions, self.pages.count * PAGE))
-        if row.ended:
-            self._ended.append(request)
-        else:
-            self._rows.append(row)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._rows) + len(self._ended)
+        self._admit(Decoding(request, session, min(self.positions, self.pages.count * PAGE)))
 
     def step(self, tokens: int) -> list[Request]:
         with torch.inference_mode():
@@ -139,7 +127,7 @@ class _PagedSession(TokenSession):
     def fork(self) -> TokenSession:
         made = _PagedSession(self.codec, self._known)
         made.ids = list(self.ids)
-        if self.cache is not None and self.cache.missing(0) == 0:
+        if self.cache is not None and len(self.cache.pages) <= len(self.cache.pool.free):  # else it is read again
             made.cache, made.cached = self.cache.copy(), self.cached
         return made
 

@@ -53,10 +53,15 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         pretrained = load_pretrained(model, torch_dtype(dtype, device))
     codec = Codec(pretrained.tokenizer)
     network = pretrained.model.to(device)
-    kind: Any = Seq2SeqLM if network.config.is_encoder_decoder else CausalLM if unsupported(network) else EngineLM
-    lm: LM = kind(network, codec, folder.name or model)
-    if isinstance(lm, CausalLM):
-        lm.note = f"{lm.name} runs through transformers' own layers, which is slower: {unsupported(network)}"
+    name = folder.name or model
+    lm: LM
+    if network.config.is_encoder_decoder:
+        lm = Seq2SeqLM(network, codec, name)
+    elif reason := unsupported(network):
+        lm = CausalLM(network, codec, name)
+        lm.note = f"{name} runs through transformers' own layers, which is slower: {reason}"
+    else:
+        lm = EngineLM(network, codec, name)
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.lm.causal import choose
 from socratic.tokens import Codec
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Seq2SeqLM(LM):
+class Seq2SeqLM(LocalLM):
     """A transformers encoder-decoder behind the `LM` interface.
 
     History cannot be reused from turn to turn: an encoder's states all change when the transcript grows. A step decodes
@@ -20,12 +20,9 @@ class Seq2SeqLM(LM):
     """
 
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
-        self.model, self.codec, self.name = model.eval(), codec, name
-        self.has_calculator = codec.exact
-        self.parameters = model.num_parameters()
+        super().__init__(codec, name, model.num_parameters())
+        self.model = model.eval()
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._rows: list[Decoding] = []
-        self._ended: list[Decoding] = []
 
     def session(self) -> TokenSession:
         return TokenSession(self.codec)
@@ -34,12 +31,9 @@ class Seq2SeqLM(LM):
         assert isinstance(request.session, TokenSession)
         length = len(request.session.ids)
         fits = self.positions is None or length <= self.positions
-        row = Decoding(request, request.session, self.positions and (length + self.positions if fits else length))
-        (self._ended if row.ended else self._rows).append(row)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._rows) + len(self._ended)
+        self._admit(
+            Decoding(request, request.session, self.positions and (length + self.positions if fits else length))
+        )
 
     def step(self, tokens: int) -> list[Request]:
         import torch
@@ -48,7 +42,7 @@ class Seq2SeqLM(LM):
         if rows:
             with torch.inference_mode():
                 self._decode(rows)
-        return [row.request for row in ended + rows]
+        return ended + [row.request for row in rows]
 
     def _decode(self, rows: list[Decoding]) -> None:
         import torch

@@ -66,6 +66,21 @@ def test_a_fork_goes_its_own_way() -> None:
     assert decode(lm, fork).text == decode(lm, made_again(lm, fork.ids[:mark])).text
 
 
+def test_a_fork_without_pages_to_spare_reads_again() -> None:
+    lm = made(pages=4)
+    session = lm.session()
+    session.write_problem("Problem: " + "x" * 20)
+    session.write_marker("question")
+    decode(lm, session, tokens=4)
+    lm.pages.free, held = [], lm.pages.free
+    fork = session.fork()
+    assert (fork.cache, fork.cached, fork.ids) == (None, 0, session.ids)
+    lm.pages.free = held
+    for other in (session, fork):
+        other.write_marker("answer")
+    assert decode(lm, fork, tokens=4) == decode(lm, session, tokens=4)
+
+
 def made_again(lm: EngineLM, ids: list[int]) -> Any:
     session = lm.session()
     session.ids = list(ids)
