@@ -1,17 +1,21 @@
-# `make test` and `make lint` build .venv themselves, from requirements.lock and pyproject.toml alone.
+# `make demo`, `make test` and `make lint` build .venv themselves, from requirements.lock and pyproject.toml alone.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 BIN := .venv/bin
 
-.PHONY: test lint clean
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/socratic demo $(DEMO_ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/installed
-	$(BIN)/ruff check socratic tests benchmarks
-	$(BIN)/ruff format --check socratic tests benchmarks
+	$(BIN)/ruff check socratic tests benchmarks data
+	$(BIN)/ruff format --check socratic tests benchmarks data
 	$(BIN)/mypy
 
 # --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.

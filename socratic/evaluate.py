@@ -120,7 +120,8 @@ def measure(traces: Sequence[Trace], scores: Sequence[Score]) -> Metrics:
 
     ``correct`` (lenient) and ``strict`` count samples; their ``rate`` is the mean over problems of a problem's share of
     right samples, and ``low``/``high`` the 95 % Wilson interval **over problems** (conservative with several samples).
-    ``majority`` is None for one sample, else how many problems the most frequent parsed answer solves. ``unparsed`` and
+    ``majority`` is None for one sample, else how many problems the most frequent parsed answer solves; ``at_k`` has,
+    for k = 1, 2, 4, …, the share of problems that a majority of k samples solves, and that any does. ``unparsed`` and
     ``truncated`` count samples, as do ``reasons`` and ``stop_reasons``; ``mean_steps`` is per sample;
     ``tokens_per_problem`` and ``seconds_per_problem`` add up a problem's samples.
     """
@@ -134,6 +135,7 @@ def measure(traces: Sequence[Trace], scores: Sequence[Score]) -> Metrics:
         "correct": _rate(sum(s.correct for s in scores), len(scores), problems),
         "strict": _rate(sum(s.strict for s in scores), len(scores), problems),
         "majority": _rate(sum(votes), problems, problems) if len(scores) > problems else None,
+        "at_k": _at_k(list(by_problem.values())),
         "unparsed": sum(s.predicted is None for s in scores),
         "truncated": stops["overlong"],
         "reasons": _counts((s.reason for s in scores), get_args(ScoreReason)),
@@ -289,6 +291,21 @@ def _rate(count: int, of: int, problems: int) -> dict[str, Any]:
     rate = count / of
     low, high = stats.wilson(rate * problems, problems)
     return {"count": count, "rate": rate, "low": low, "high": high}
+
+
+def _at_k(groups: Sequence[Sequence[Score]]) -> dict[str, dict[str, float]] | None:
+    """maj@k (the mean over disjoint runs of k samples) and pass@k; None for one sample."""
+    samples = len(groups[0])
+    if samples == 1:
+        return None
+    sizes = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+    rates = {}
+    for k in sizes if sizes[-1] == samples else [*sizes, samples]:
+        starts = range(0, samples - k + 1, k)
+        votes = [majority_correct(group[start : start + k]) for group in groups for start in starts]
+        passed = [stats.pass_at(k, sum(s.correct for s in group), samples) for group in groups]
+        rates[str(k)] = {"majority": sum(votes) / len(votes), "pass": sum(passed) / len(passed)}
+    return rates
 
 
 def _counts(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:

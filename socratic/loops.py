@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
 
+from socratic.calculator import canonicalise
 from socratic.config import Settings
+from socratic.interventions import NOTHING, Given, Intervention
 from socratic.lm.base import LM, Request, Session
-from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_problem, render_raw
+from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_problem, render_raw
 from socratic.types import Completion, Problem, QGSees, Solver, Step, StopReason, Trace, UserError
 
 _CHUNK = 8
@@ -93,31 +95,50 @@ class _Outcome:
 Loop = Generator[tuple[LM, Session, SlotKind], Completion, _Outcome]
 
 
-def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int) -> Loop:
-    """QG asks, QA answers, in two sessions; one shared session where ``qg is qa`` and it reads everything."""
-    out = _Outcome()
+def _sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
+    """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything."""
     ask = qg.session()
     reply = ask if qg is qa and qg_sees == "answers" else qa.session()
+    ask.write_problem(render_problem(problem))
+    if reply is not ask:
+        reply.write_problem(render_problem(problem))
+    return ask, reply
+
+
+def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
+    """QG asks, QA answers, each as far as nothing is given in its place."""
+    out = _Outcome()
+    ask, reply = _sessions(problem, qg, qa, qg_sees)
     sessions = [ask] if ask is reply else [ask, reply]
-    for session in sessions:
-        session.write_problem(render_problem(problem))
     marks = [session.mark() for session in sessions]
     out.stop_reason = "max_steps"
-    while len(out.steps) < max_steps:
+    while (place := len(out.steps)) < max_steps:
         ask.write_marker("question")
-        completion = yield qg, ask, "question"
-        if completion.fault is None and not completion.text:
-            out.stop_reason, out.tokens = "finished", out.tokens + completion.tokens
+        if given.questions is None:
+            completion = yield qg, ask, "question"
+            if completion.fault is None and not completion.text:
+                out.stop_reason, out.tokens = "finished", out.tokens + completion.tokens
+                break
+            question = out.take(completion)
+            if question is None:
+                break
+        elif place == len(given.questions):
+            ask.write_slot("")
+            out.stop_reason = "finished"
             break
-        question = out.take(completion)
-        if question is None:
-            break
+        else:
+            question = _as_learned(given.questions[place])
+            ask.write_slot(question)
         if reply is not ask:
             reply.write_marker("question")
             reply.write_slot(question)
         reply.write_marker("answer")
-        answer = out.take((yield qa, reply, "answer"))
-        if answer is None:
+        if place < len(given.answers):
+            answer = _as_learned(given.answers[place])
+            reply.write_slot(answer)
+        elif (written := out.take((yield qa, reply, "answer"))) is not None:
+            answer = written
+        else:
             break
         step = Step(question.strip(), answer.strip())
         if _normalised(step) in map(_normalised, out.steps):
@@ -136,6 +157,42 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int)
     reply.write_marker("question")  # whatever stopped it, the final slot follows the prefix it was trained on
     reply.write_slot("")
     return (yield from _final_slot(out, qa, reply))
+
+
+def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
+    """Every slot behind a gold history, as in training: what a student writes is kept, and gold then takes its place.
+
+    The final slot follows QA's own last answer. What ends in a fault is kept as ``""``.
+    """
+    out = _Outcome()
+    ask, reply = _sessions(problem, qg, qa, qg_sees)
+    for number, step in enumerate(gold, start=1):
+        mark = ask.mark()
+        ask.write_marker("question")
+        question = out.take((yield qg, ask, "question")) or ""
+        ask.crop(mark)
+        for session in [ask] if ask is reply else [ask, reply]:
+            session.write_marker("question")
+            session.write_slot(_as_learned(step.question))
+        mark = reply.mark()
+        reply.write_marker("answer")
+        answer = out.take((yield qa, reply, "answer")) or ""
+        out.steps.append(Step(question.strip(), answer.strip()))
+        out.slots += [question, answer]
+        if number < len(gold) or not answer:
+            reply.crop(mark)
+        if number < len(gold):
+            for session in [reply] if ask is reply or qg_sees == "questions" else [ask, reply]:
+                session.write_marker("answer")
+                session.write_slot(_as_learned(step.answer))
+    out.stop_reason, out.error = "finished", None
+    reply.write_marker("question")
+    reply.write_slot("")
+    return (yield from _final_slot(out, qa, reply))
+
+
+def _as_learned(text: str) -> str:
+    return learned_text(canonicalise(text))
 
 
 def _single(problem: Problem, lm: LM, with_rationale: bool) -> Loop:
@@ -180,17 +237,29 @@ class _Job:
 class Solving:
     """A solver with its models: checks that they fit, and runs jobs (problem, sample) to traces.
 
-    Raises `UserError` for a missing or superfluous model, and for a calculator that a model cannot stop for.
+    With an ``intervention`` some words are given in place of the students'. Raises `UserError` for a missing or
+    superfluous model, for a calculator that a model cannot stop for, and for an intervention without sub-questions.
     """
 
     def __init__(
-        self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
+        self,
+        settings: SolveSettings,
+        qg: LM | None = None,
+        qa: LM | None = None,
+        lm: LM | None = None,
+        *,
+        intervention: Intervention | None = None,
     ) -> None:
         settings.check_models(qg, qa, lm)
         if settings.qg_sees == "questions" and settings.solver != "socratic":
             raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
         _check_roles(settings.solver, qg=qg, qa=qa, lm=lm)
+        if intervention and settings.solver in ("cot", "answer"):
+            raise UserError(
+                f"solver {settings.solver!r} asks no sub-questions that {intervention.kind!r} could replace"
+            )
         self.settings = settings
+        self.intervention = intervention
         self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
         able = all(model.has_calculator for model in self.models)
@@ -201,6 +270,10 @@ class Solving:
         self.calculator = default if settings.calculator is None else settings.calculator
         self._qg, self._qa, self._lm = qg, qa, lm
 
+    def with_intervention(self, intervention: Intervention) -> Solving:
+        """The same solver and models, given other words."""
+        return Solving(self.settings, self._qg, self._qa, self._lm, intervention=intervention)
+
     @property
     def name(self) -> str:
         """The solver's name in traces: `iterative` or `plan` for a QG/QA pair."""
@@ -210,10 +283,11 @@ class Solving:
 
     def record(self) -> dict[str, Any]:
         """All that decides a trace, as plain values: settings, and each model's name and fingerprint."""
-        given = {"qg": self._qg, "qa": self._qa, "lm": self._lm}
-        models = {role: {"name": m.name, "sha256": m.fingerprint, "dtype": m.dtype} for role, m in given.items() if m}
+        roles = {"qg": self._qg, "qa": self._qa, "lm": self._lm}
+        models = {role: m.record() for role, m in roles.items() if m}
         resolved = {"qg_sees": self.qg_sees, "calculator": self.calculator, "transcript": TRANSCRIPT_VERSION}
-        return {**self.settings.model_dump(), **resolved, "models": models}
+        given = {"intervention": self.intervention.record()} if self.intervention else {}
+        return {**self.settings.model_dump(), **resolved, **given, "models": models}
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
         """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
@@ -274,11 +348,15 @@ class Solving:
         return _Job(problem, sample, self._loop(problem), rng)
 
     def _loop(self, problem: Problem) -> Loop:
-        if self._qg is not None and self._qa is not None:
-            return _stepwise(problem, self._qg, self._qa, self.qg_sees, self.settings.max_steps)
+        if self.settings.solver in ("socratic", "tied", "unified"):
+            qg, qa = self._qg or self._lm, self._qa or self._lm
+            assert qg is not None
+            assert qa is not None
+            given = self.intervention.given[problem.id] if self.intervention else NOTHING
+            if given.history:
+                return _teacher_forced(problem, qg, qa, self.qg_sees, given.history)
+            return _stepwise(problem, qg, qa, self.qg_sees, self.settings.max_steps, given)
         assert self._lm is not None
-        if self.settings.solver in ("tied", "unified"):
-            return _stepwise(problem, self._lm, self._lm, "answers", self.settings.max_steps)
         return _single(problem, self._lm, with_rationale=self.settings.solver == "cot")
 
     def _submit(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:

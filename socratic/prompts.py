@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from socratic.store import shipped
 from socratic.types import Chain, Problem, QGSees, Role, UserError
 
 TRANSCRIPT_VERSION = "1"
@@ -25,8 +26,7 @@ TRANSCRIPT_VERSION = "1"
 SlotKind = Literal["question", "answer", "final"]
 MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
 
-_SHIPPED = Path(__file__).parent / "_prompts"
-PROMPTS_DIR: Path = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parent.parent / "prompts"
+PROMPTS_DIR: Path = shipped("prompts")
 
 
 @dataclass(frozen=True)

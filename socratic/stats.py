@@ -45,20 +45,99 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, tail / (1 << n) * 2)
 
 
-def paired_bootstrap(a: npt.ArrayLike, b: npt.ArrayLike, seed: int, resamples: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval (low, high) for ``mean(a) - mean(b)``, resampling problems with replacement.
+def bootstrap_difference(
+    a: npt.ArrayLike, b: npt.ArrayLike, seed: int, resamples: int = 10_000
+) -> tuple[float, float, float]:
+    """95 % percentile interval (low, high) for ``mean(a) - mean(b)`` and its two-sided p-value.
 
-    ``a`` and ``b`` are 0/1 outcomes of the same problems in the same order. Source: Efron and Tibshirani (1993), "An
-    introduction to the bootstrap", section 13.3. Raises `ValueError` for empty arrays or arrays of different shapes.
+    ``a`` and ``b`` are outcomes in [0, 1], [seeds, problems], of the same problems in the same order; seeds are
+    resampled within each, problems for both together. With one seed each this is the paired bootstrap. Source: Efron
+    and Tibshirani (1993), "An introduction to the bootstrap", section 13.3 for the interval; p is twice the smaller
+    share of resamples on one side of 0. Raises `ValueError` for empty arrays or arrays over other problems.
     """
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
+    first, second = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (a, b))
+    if first.shape[-1] != second.shape[-1] or first.ndim != 2 or second.ndim != 2 or not first.size or not second.size:
         raise ValueError(f"outcomes of shape {first.shape} and {second.shape} are not paired")
-    # Resampling n differences is one multinomial draw over the distinct ones, of which 0/1 outcomes have three.
-    values, counts = np.unique(first - second, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(first.size, counts / first.size, size=resamples)
-    low, high = np.quantile(draws @ values / first.size, (0.025, 0.975))
-    return float(low), float(high)
+    rng = np.random.default_rng(seed)
+    problems = first.shape[1]
+    # Problems that came out the same in all seeds are interchangeable: count the distinct columns and draw counts.
+    columns, counts = np.unique(np.vstack([first, second]), axis=1, return_counts=True)
+    draws = rng.multinomial(problems, counts / problems, size=resamples) / problems
+    means = draws @ columns.T  # of each seed, under each resample of the problems
+    parts = np.split(means, [len(first)], axis=1)
+    resampled = [_resampled_seeds(part, rng) for part in parts]
+    difference = resampled[0] - resampled[1]
+    low, high = np.quantile(difference, (0.025, 0.975))
+    p = 2 * min((difference <= 0).mean(), (difference >= 0).mean())
+    return float(low), float(high), min(1.0, float(p))
+
+
+def _resampled_seeds(means: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """The mean over seeds drawn with replacement, for each row of ``means`` [resamples, seeds]."""
+    seeds = means.shape[1]
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(means)) / seeds
+    mean: npt.NDArray[np.float64] = (means * weights).sum(axis=1)
+    return mean
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for all tests of a family, in the order given.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def detectable_difference(discordant: float, n: int) -> float:
+    """The smallest difference that McNemar's test at 5 % would have seen with 80 % power on ``n`` pairs.
+
+    ``discordant`` is the share of pairs on which the two differ. Source: Connor (1987), "Sample size for testing
+    differences in proportions for the paired-sample design", solved for the difference. Never below 6 / n: the exact
+    test needs six pairs that differ, all in one direction.
+    """
+    both, power = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        share = max(discordant, middle)  # a difference takes at least as many discordant pairs
+        needed = (both * math.sqrt(share) + power * math.sqrt(max(0.0, share - middle * middle))) ** 2
+        low, high = (low, middle) if n * middle * middle >= needed else (middle, high)
+    return min(1.0, max(high, 6 / n))
+
+
+def pass_at(k: int, right: int, samples: int) -> float:
+    """The chance that at least one of ``k`` samples, drawn from ``samples`` of which ``right`` are right, is right.
+
+    Source: Chen et al. (2021), "Evaluating large language models trained on code", section 2.1.
+    """
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def krippendorff_alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:
+    """Agreement of raters beyond chance on ordered values, 1 for perfect, 0 for chance; None without variation.
+
+    ``ratings`` [units, raters], None where a rater left a unit out; a unit with fewer than two ratings does not count.
+    Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability", with its metric for ordinal data.
+    """
+    units = [[value for value in unit if value is not None] for unit in ratings]
+    units = [unit for unit in units if len(unit) > 1]
+    values = sorted({value for unit in units for value in unit})
+    place = {value: i for i, value in enumerate(values)}
+    coincidences = np.zeros((len(values), len(values)))
+    for unit in units:
+        for i, first in enumerate(unit):
+            for j, second in enumerate(unit):
+                if i != j:
+                    coincidences[place[first], place[second]] += 1 / (len(unit) - 1)
+    totals = coincidences.sum(axis=1)
+    before = np.cumsum(totals) - totals / 2  # the middle rank of each value
+    distance = np.square(before[:, None] - before[None, :])
+    expected = (np.outer(totals, totals) * distance).sum() / max(1.0, totals.sum() - 1)
+    return float(1 - (coincidences * distance).sum() / expected) if expected else None
 
 
 def majority(predictions: Sequence[str | None]) -> str | None:

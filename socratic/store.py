@@ -184,6 +184,12 @@ def hash_json(value: Any) -> str:
     return hash_text(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 
+def shipped(folder: str) -> Path:
+    """``prompts``, ``data`` or ``recipes``: a folder of the checkout that an installed package carries inside."""
+    package = Path(__file__).parent
+    return installed if (installed := package / f"_{folder}").is_dir() else package.parent / folder
+
+
 def first_file(folder: Path) -> str | None:
     """The name of a file below ``folder``, this module's own locks and temporary files apart; None without one."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_own_scratch(path))

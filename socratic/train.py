@@ -24,6 +24,7 @@ from socratic.examples import build_examples
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Base, Card, is_checkpoint, read_card, save_student
 from socratic.lm.load import Pretrained, default_device, has_bf16, hush_transformers, load_pretrained, load_student
+from socratic.prompts import learned_text, render_problem
 from socratic.store import check_manifest, first_file, hash_json, lock, read_json, write_json
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
@@ -32,8 +33,8 @@ from socratic.versions import commit, package_versions
 PLAN = "train.json"
 """What a training run was asked to do; a run in the same folder continues only where this agrees."""
 _CHECKPOINTS = "checkpoints"
-_COMPILING_PAYS = 1e14
-"""Floating-point operations of a training from which on its layers are compiled: about five minutes on two cores."""
+_COMPILING_PAYS = 1e13
+"""Floating-point operations of a training from which on its layers are compiled: about a minute on two cores."""
 
 
 class TrainSettings(Settings):
@@ -46,7 +47,8 @@ class TrainSettings(Settings):
     accumulation: int = Field(1, ge=1, description="forward passes of one update")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
     schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon learns faster where weights start random")
+    weight_decay: float = Field(0.01, ge=0, description="of the optimizer")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
@@ -110,12 +112,18 @@ def starting_point(student: str | None, start_from: Path | None) -> str:
     return str(start_from)
 
 
-def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callable[[str], None] = print) -> Card:
+def train(
+    run: TrainingRun,
+    settings: TrainSettings,
+    out: Path,
+    on_note: Callable[[str], None] = print,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Card:
     """Train one student into the folder ``out`` and return its card.
 
     A killed run continues from its last whole checkpoint, to the same weights bit for bit on a CPU; a finished one is
-    left as it is. Raises `UserError` where ``out`` holds a run with other settings, naming each, and where the loss was
-    not finite more often than ``max_bad_steps``.
+    left as it is. ``on_progress`` gets the updates done and their number. Raises `UserError` where ``out`` holds a run
+    with other settings, naming each, and where the gradient was not finite more often than ``max_bad_steps``.
     """
     run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
     plan = _plan(run, settings)
@@ -129,7 +137,7 @@ def train(run: TrainingRun, settings: TrainSettings, out: Path, on_note: Callabl
                 on_note(f"{out} is no longer whole ({fault}) and is trained again")
         elif _writes() and (foreign := first_file(out)):
             raise UserError(f"{out} holds {foreign} but no training run; give another --out")
-        return _train(run, settings, plan, out, on_note)
+        return _train(run, settings, plan, out, on_note, on_progress)
 
 
 def _writes() -> bool:
@@ -158,14 +166,21 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
 
 
 def _train(
-    run: TrainingRun, settings: TrainSettings, plan: dict[str, Any], out: Path, on_note: Callable[[str], None]
+    run: TrainingRun,
+    settings: TrainSettings,
+    plan: dict[str, Any],
+    out: Path,
+    on_note: Callable[[str], None],
+    on_progress: Callable[[int, int], None] | None,
 ) -> Card:
     import transformers
+
+    from socratic.trainer import Notes
 
     hush_transformers()
     transformers.set_seed(settings.seed)
     setup = _prepare(run, settings, on_note)
-    trainer = _trainer(run, settings, setup, out / _CHECKPOINTS, on_note)
+    trainer = _trainer(run, settings, setup, out / _CHECKPOINTS, Notes(on_note, on_progress))
     on_note(
         f"{run.role}: {len(setup.examples):,} examples of {len(run.chains):,} chains, "
         f"{_learned(setup.examples):,} learned tokens an epoch, learning rate {setup.rate:g}, {default_device()}"
@@ -185,7 +200,8 @@ def _train(
         parameters=setup.parameters,
         data=_data_record(run),
         settings=settings.model_dump(),
-        metrics=_finite(_metrics(setup, trainer)),
+        recipe=_recipe(run, settings, setup),
+        metrics=_finite(_metrics(run, setup, trainer)),
         versions=package_versions(),
         commit=commit(),
     )
@@ -254,13 +270,15 @@ def _trainer(
     settings: TrainSettings,
     setup: _Setup,
     checkpoints: Path,
-    on_note: Callable[[str], None],
+    notes: Any,
 ) -> Any:
     """The transformers `Trainer` of this run; raises `UserError` for settings that it or its optimizer refuses."""
     import transformers
 
-    from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row
+    from socratic.trainer import Guard, StudentTrainer, collate, compile_layers, to_row
 
+    if settings.optimizer == "muon" and "optim" in settings.trainer:
+        raise UserError(f"trainer={{optim: {settings.trainer['optim']}}} is not optimizer=muon; leave one of them out")
     if _compiled(settings, setup):
         compile_layers(setup.student.model)
     accuracy = _dev_accuracy(run, settings, setup) if settings.best_by == "accuracy" else None
@@ -273,8 +291,9 @@ def _trainer(
             eval_dataset=[to_row(example) for example in setup.dev_examples] or None,
             data_collator=collate,
             processing_class=setup.codec.tokenizer,
-            callbacks=[Guard(settings.max_bad_steps), Notes(on_note), *stopping],
+            callbacks=[Guard(settings.max_bad_steps), notes, *stopping],
             accuracy=accuracy,
+            muon=settings.optimizer == "muon",
         )
         trainer.create_optimizer_and_scheduler(num_training_steps=1)
         trainer.get_train_dataloader()
@@ -285,11 +304,32 @@ def _trainer(
     return trainer
 
 
-def _metrics(setup: _Setup, trainer: Any) -> dict[str, Any]:
-    """What the card says of a finished training; ``seconds`` are those of the updates kept, over all its calls."""
+def _recipe(run: TrainingRun, settings: TrainSettings, setup: _Setup) -> str:
+    """The same for trainings that differ in their seed alone, and in that of the students they start from."""
+    before = _card_before(run)
+    start = before.recipe if before and before.recipe else setup.student.base.model_dump()
+    kept = settings.model_dump(exclude={"seed", "partner"})
+    return hash_json([run.role, run.qg_sees, _data_record(run)["sha256"], kept, start])
+
+
+def _card_before(run: TrainingRun) -> Card | None:
+    """The card of the trained student that this training starts from."""
+    folder = Path(run.student)
+    return read_card(folder) if is_checkpoint(folder) else None
+
+
+def _metrics(run: TrainingRun, setup: _Setup, trainer: Any) -> dict[str, Any]:
+    """What the card says of a finished training.
+
+    ``seconds`` are those of the updates kept, over all its calls; ``trained_tokens`` were read in all epochs, those of
+    the student it started from included.
+    """
     import torch
 
     log = trainer.state.log_history
+    before = _card_before(run)
+    input_tokens = sum(len(e.ids) + len(e.source) for e in setup.examples)
+    read_before = int(before.metrics.get("trained_tokens", 0)) if before else 0
     losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
     return {
         "train_loss": round(sum(losses) / len(losses), 5),
@@ -298,7 +338,8 @@ def _metrics(setup: _Setup, trainer: Any) -> dict[str, Any]:
         "updates": trainer.state.global_step,
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "learned_tokens": _learned(setup.examples),
-        "input_tokens": sum(len(e.ids) + len(e.source) for e in setup.examples),
+        "input_tokens": input_tokens,
+        "trained_tokens": round(input_tokens * (trainer.state.epoch or 0.0)) + read_before,
         "left_out": setup.left_out,
         "skipped_updates": trainer.guard.bad_steps,
         "seconds": round(trainer.guard.seconds, 1),
@@ -317,12 +358,9 @@ def _start(run: TrainingRun) -> Pretrained:
     if run.student.startswith("scratch:"):
         from socratic.lm import scratch
 
-        texts = [
-            text
-            for c in run.chains
-            for text in (c.question, c.answer, *(t for s in c.steps for t in (s.question, s.answer)))
-        ]
-        tokenizer = scratch.train_tokenizer(texts)
+        slots = [(c.answer, *(text for step in c.steps for text in (step.question, step.answer))) for c in run.chains]
+        problems = (render_problem(chain.problem()) for chain in run.chains)
+        tokenizer = scratch.train_tokenizer([*problems, *(learned_text(text) for texts in slots for text in texts)])
         model = scratch.build(run.student.removeprefix("scratch:"), tokenizer)
         return Pretrained(model, tokenizer, Base(location=run.student, sha256=None))
     return load_pretrained(run.student, torch.float32)
@@ -369,7 +407,8 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, setup: _Setup) -> C
         causal: Any = EngineLM if _runs_in_engine(model, settings) else CausalLM
         lm: LM = (Seq2SeqLM if model.config.is_encoder_decoder else causal)(model, setup.codec, "student")
         lm.qg_sees = run.qg_sees
-        solving = Solving(solve_settings, **{run.role if partner else "lm": lm}, **partner)
+        models: dict[str, LM] = {run.role: lm, **partner} if partner else {"lm": lm}
+        solving = Solving(solve_settings, *(models.get(place) for place in ("qg", "qa", "lm")))
         right = 0
         for trace in solving.run((problem, 0) for problem in problems.values()):
             problem = problems[trace.problem_id]

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 import transformers
 from torch.nn.functional import cross_entropy
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic.lm.seq2seq import pad
+from socratic.optimizer import MuonAdamW
 from socratic.store import write_manifest
 from socratic.types import Example, UserError
 
@@ -56,6 +58,8 @@ def compile_layers(model: Any) -> None:
     a training step of 16 problems was slower up to 320 tokens, and no faster at 400.
     """
     if model.device.type == "cpu":
+        inductor: Any = torch._inductor
+        inductor.config.cpp.threads = torch.get_num_threads()  # else code cached for another number is taken up
         model.set_attn_implementation("eager")
     count = model.config.num_hidden_layers
     blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
@@ -81,13 +85,21 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 class StudentTrainer(transformers.Trainer):
     """A transformers `Trainer` with the loss over learned tokens and a dev evaluation that is exact over tokens.
 
-    ``accuracy`` also measures dev accuracy through the solving loop, where given.
+    ``accuracy`` also measures dev accuracy through the solving loop, where given; ``muon`` takes the place of AdamW.
     """
 
-    def __init__(self, *args: Any, accuracy: Callable[[Any], float] | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, accuracy: Callable[[Any], float] | None, muon: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.accuracy = accuracy
+        self.accuracy, self.muon = accuracy, muon
         self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.muon and self.optimizer is None:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            trained: Any = model or self.model
+            self.optimizer = MuonAdamW(trained, self.args.learning_rate, self.args.weight_decay, betas)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     @property
     def guard(self) -> Guard:
@@ -156,14 +168,21 @@ class _EpochOrder(torch.utils.data.Sampler[int]):
 
 
 class Notes(transformers.TrainerCallback):
-    """Says how far a training is, the time left and what was measured, a line each time the trainer logs."""
+    """Says how far a training is, the time left and what was measured, a line each time the trainer logs.
 
-    def __init__(self, on_note: Callable[[str], None]) -> None:
-        self.on_note = on_note
+    ``on_progress`` gets the updates done and their number, after each.
+    """
+
+    def __init__(self, on_note: Callable[[str], None], on_progress: Callable[[int, int], None] | None) -> None:
+        self.on_note, self.on_progress = on_note, on_progress
         self.began = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began = (state.global_step, time.monotonic())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.on_progress is not None:
+            self.on_progress(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         measured = [f"{key} {value:.4g}" for key, value in logs.items() if key.startswith(("loss", "eval_"))]

@@ -95,7 +95,8 @@ PAIR = ("--qg", "asker", "--qa", "answerer")
 def test_help_lists_the_commands(cli: Cli) -> None:
     result = cli("--help")
     assert (result.code, result.err) == (0, "")
-    for name in ("data", "train", "merge", "solve", "evaluate", "score", "compare", "show", "doctor"):
+    commands = "data train merge solve evaluate score compare show rate run demo doctor"
+    for name in commands.split():
         assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
     assert cli("train", "--help").out.count("--") > 8
 
@@ -461,3 +462,81 @@ def test_an_interrupted_evaluation_continues_with_the_same_command(
     assert cli(*command, "--json").json["problems"] == 3
     assert (tmp_path / "traces.jsonl").read_text().startswith(traces)
     assert (tmp_path / "traces.jsonl").read_text().count("\n") == 3
+
+
+def test_where_the_errors_came_from_is_one_command(
+    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path
+) -> None:
+    say(sure)
+    run = tmp_path / "why"
+    command = ("evaluate", chains, *PAIR, "--out", run, "--swap", "all", "--intervene", "generic")
+    kinds = ["as-is", "questions", "answers", "history", "generic"]
+    result = cli(*command)
+    assert result.code == 0
+    assert [line.split()[0] for line in result.out.splitlines() if line.split() and line.split()[0] in kinds] == kinds
+    assert max(map(len, result.out.splitlines())) <= 80
+    found = cli(*command, "--json").json
+    assert [effect["name"] for effect in found] == kinds
+    assert found[-1]["against"] == "questions"
+    wrong = cli(*command[:-2], "--intervene", "shufle")
+    assert (wrong.code, wrong.err) == (
+        2, "socratic: --intervene 'shufle' is unknown; give one of shuffle, foreign, generic, or all\n"
+    )  # fmt: skip
+
+
+def test_steps_are_judged_where_gold_is_found_and_where_not(
+    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path
+) -> None:
+    say(sure)
+    cli("evaluate", chains, *PAIR, "--out", tmp_path / "run")
+    judged = cli("compare", tmp_path / "run", "--steps")
+    assert (judged.code, judged.err) == (0, "")
+    assert "BLEU" in judged.out
+    report = cli("compare", tmp_path / "run", "--steps", "--json").json["steps"]
+    assert report[str(tmp_path / "run")]["token_f1"] is not None
+    moved = chains.rename(tmp_path / "moved.jsonl")
+    without = cli("compare", tmp_path / "run", "--steps", "--json")
+    moved.rename(chains)
+    assert without.code == 0
+    assert "is judged without gold steps" in without.err
+    assert without.json["steps"][str(tmp_path / "run")]["token_f1"] is None
+
+
+def test_contamination_is_found(cli: Cli, tmp_path: Path) -> None:
+    text = "Tom has 3 red pens and buys 4 more of them at the shop, so how many has he got now?"
+    train = write_jsonl(tmp_path / "train.jsonl", {"question": text, "answer": "7"})
+    test = write_jsonl(tmp_path / "test.jsonl", {"question": text.replace("3", "5"), "answer": "9"})
+    result = cli("data", "check", f"{train}:test", test)
+    assert result.code == 0
+    assert "test/all/00000 ~ train/all/00000 (numbers masked): tom has 0 red pens" in result.out
+    assert "1 of 1 test problems" in result.out
+    assert cli("data", "check", "stories", "stories:longer", "--json").json == {"tests": 300, "found": []}
+
+
+def test_rating_in_the_terminal(
+    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(sure)
+    cli("evaluate", chains, *PAIR, "--out", tmp_path / "run")
+    ratings = tmp_path / "ratings.jsonl"
+    lines = iter(["2 2 2 1", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    result = cli("rate", tmp_path / "run", "--rater", "eve", "--out", ratings)
+    assert result.code == 0
+    assert "1. What? 24" in result.out
+    assert "1 ratings added" in result.out
+    assert "complete" in cli("rate", ratings, "--report").out
+    assert cli("rate", ratings, "--report", "--json").json["raters"] == ["eve"]
+    assert cli("rate", tmp_path / "run").code == 2
+
+
+def test_a_recipe_is_planned_without_being_run(cli: Cli, tmp_path: Path) -> None:
+    recipe = Path(__file__).parent.parent / "recipes" / "demo.yaml"
+    result = cli("run", recipe, "limit=5", "--dry-run", "--out", tmp_path / "out")
+    assert result.code == 0
+    assert result.out.count("to do") == 17
+    assert "0 of 5 test problems" in result.err
+    assert not (tmp_path / "out").exists()
+    stages = cli("run", recipe, "--dry-run", "--out", tmp_path / "out", "--json").json
+    assert not any(stage["done"] for stage in stages)
+    assert cli("run", recipe, "limt=5", "--dry-run").code == 2

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,11 @@ PROBLEMS = [Problem(f"d/test/{i}", "d", "test", f"What is {i} + 1?", str(i + 1))
 
 
 def make_run(
-    path: Path, answers: Sequence[Sequence[str]], problems: Sequence[Problem] = PROBLEMS, solver: str = "cot"
+    path: Path,
+    answers: Sequence[Sequence[str]],
+    problems: Sequence[Problem] = PROBLEMS,
+    solver: str = "cot",
+    model: dict[str, Any] | None = None,
 ) -> Run:
     """A run in which sample k of problem i answers ``answers[i][k]``."""
     said = {problem.id: texts for problem, texts in zip(problems, answers, strict=True)}
@@ -31,7 +36,8 @@ def make_run(
             raw = f"so\n#### {text}"
             yield Trace(problem.id, k, solver, (Step("", "so"),), raw, text, "finished", None, True, 12, 1.5, "1")
 
-    evaluate(problems, solve, path, {"solver": solver}, samples=len(answers[0]))
+    models = {"models": {"lm": model}} if model else {}
+    evaluate(problems, solve, path, {"solver": solver, **models}, samples=len(answers[0]))
     return load_run(path)
 
 
@@ -68,6 +74,7 @@ def test_a_run_alone_and_a_run_against_itself(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", right(0))
     assert compare([run]).pairs == ()
     (pair,) = compare([run, run]).pairs
+    assert pair.p_holm == 1.0
     assert (pair.p, pair.difference, pair.low, pair.high) == (1.0, 0.0, 0.0, 0.0)
     with pytest.raises(UserError, match="no runs"):
         compare([])
@@ -82,6 +89,75 @@ def test_several_samples_are_paired_by_their_majority(tmp_path: Path) -> None:
     assert comparison.rows[1].metrics["majority"]["rate"] == 0.25
     assert "majority" in rendered(comparison)
     assert "majority" not in rendered(compare([one]))
+
+
+def trained(seed: int, recipe: str = "r", sha: str | None = None, parameters: int = 3_000_000) -> dict[str, Any]:
+    training = {"recipe": recipe, "seed": seed, "tokens": 2_000_000}
+    own = {"name": f"cot-s{seed}", "sha256": sha or f"{recipe}{seed}", "dtype": "float32", "parameters": parameters}
+    return {**own, "training": training}
+
+
+def test_seeds_of_one_recipe_are_one_arm(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", right(0), model=trained(0, "other"))
+    seeds = [
+        make_run(tmp_path / f"cot-s{seed}", right(*solved), model=trained(seed))
+        for seed, solved in enumerate(((0, 1), (0, 1, 2), (0, 1, 2, 3)))
+    ]
+    comparison = compare([base, seeds[0], seeds[1], seeds[2]])
+    first, group = comparison.rows
+    assert (first.runs, first.spread) == (("base",), None)
+    assert (group.name, group.runs) == ("cot", ("cot-s0", "cot-s1", "cot-s2"))
+    assert group.metrics["correct"]["rate"] == pytest.approx(3 / 8)
+    assert group.spread == pytest.approx(1 / 8)
+    assert group.metrics["correct"]["low"] < 3 / 8 < group.metrics["correct"]["high"]
+    assert (group.parameters, group.trained_tokens) == (3_000_000, 2_000_000)
+    (pair,) = comparison.pairs
+    assert pair.only_run is None
+    assert pair.difference == pytest.approx(2 / 8)
+    assert pair.low < pair.difference < pair.high
+    text = rendered(comparison)
+    assert "3, sd 12.5" in text
+    assert "bootstrap over seeds" in text
+    assert "3.00 M" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_other_recipes_and_the_same_run_twice_are_arms_of_their_own(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", right(0), model=trained(0))
+    b = make_run(tmp_path / "b", right(0), model=trained(1, "other"))
+    again = make_run(tmp_path / "again", right(0), model=trained(0))
+    assert [row.name for row in compare([a, b, again]).rows] == ["a", "b", "again"]
+
+
+def test_several_arms_are_adjusted_and_the_visible_difference_is_said(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / name, right(*solved)) for name, solved in {"a": (), "b": range(6), "c": range(8)}.items()
+    ]
+    pairs = compare(runs).pairs
+    assert [pair.p for pair in pairs] == [2 / 2**6, 2 / 2**8]
+    assert [pair.p_holm for pair in pairs] == [2 / 2**6, 4 / 2**8]
+    assert all(0.75 <= pair.detectable <= 1 for pair in pairs)
+    assert "Holm" in rendered(compare(runs))
+    assert "Holm" not in rendered(compare(runs[:2]))
+
+
+def test_chance_is_shown(tmp_path: Path) -> None:
+    problems = [Problem(f"q{i}", "d", "test", f"Is it {i}?", "yes" if i < 5 else "no", "yesno") for i in range(8)]
+    run = make_run(tmp_path / "run", [["yes"]] * 8, problems)
+    assert compare([run]).chance == {"most frequent answer": 5 / 8, "guessing": 0.5}
+    assert "(guessing)" in rendered(compare([run]))
+    assert compare([make_run(tmp_path / "numbers", right(0))]).chance == {"most frequent answer": 1 / 8}
+
+
+def test_majority_and_pass_of_k_samples(tmp_path: Path) -> None:
+    answers = [[str(i + 1), "99", "98", str(i + 1)] for i in range(8)]
+    [row] = compare([make_run(tmp_path / "run", answers)]).rows
+    at_k = row.metrics["at_k"]
+    assert list(at_k) == ["1", "2", "4"]
+    assert at_k["1"] == {"majority": 0.5, "pass": 0.5}
+    assert at_k["2"] == {"majority": 0.5, "pass": pytest.approx(1 - 1 / 6)}
+    assert at_k["4"] == {"majority": 1.0, "pass": 1.0}
+    assert "k=4" in rendered(compare([make_run(tmp_path / "again", answers)]))
 
 
 def test_runs_over_different_problems_are_refused_unless_common(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+SHIPPED = ("prompts", "data", "recipes")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -42,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("setuptools", reason="needs the build backend: pip install setuptools")
     pytest.importorskip("build", reason="needs the build front end: pip install build")
     copy = tmp_path_factory.mktemp("source")
-    for name in ("socratic", "prompts"):
+    for name in ("socratic", *SHIPPED):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, copy)
@@ -63,17 +64,19 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     expected = {f"socratic/{name}" for name in files_below(CHECKOUT / "socratic")}
-    prompts = {f"socratic/_prompts/{name}" for name in files_below(CHECKOUT / "prompts")}
-    assert prompts
+    for folder in SHIPPED:
+        assert files_below(CHECKOUT / folder)
+        expected |= {f"socratic/_{folder}/{name}" for name in files_below(CHECKOUT / folder)}
     assert "socratic/py.typed" in expected
-    assert (expected | prompts) - held == set()
+    assert expected - held == set()
 
 
-def test_installed_package_finds_its_prompts(site: Path) -> None:
-    program = "from socratic.prompts import PROMPTS_DIR; print(PROMPTS_DIR)"
+@pytest.mark.parametrize("name", SHIPPED)
+def test_installed_package_finds_its_files(site: Path, name: str) -> None:
+    program = f"from socratic.store import shipped; print(shipped({name!r}))"
     folder = Path(run("-c", program, cwd=site.parent, PYTHONPATH=str(site)).strip())
     assert folder.is_relative_to(site)
-    assert files_below(folder) == files_below(CHECKOUT / "prompts")
+    assert files_below(folder) == files_below(CHECKOUT / name)
 
 
 def test_installed_command_answers(site: Path) -> None:

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm
 
-from socratic.stats import majority, mcnemar, paired_bootstrap, wilson
+from socratic.stats import (
+    bootstrap_difference,
+    detectable_difference,
+    holm,
+    krippendorff_alpha,
+    majority,
+    mcnemar,
+    pass_at,
+    wilson,
+)
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -40,7 +49,7 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(4000, 4200) == pytest.approx(binomtest(4000, 8200).pvalue, rel=1e-9)
 
 
-def test_paired_bootstrap_agrees_with_scipy() -> None:
+def test_bootstrap_of_one_seed_agrees_with_scipy() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.random(400) < 0.45, rng.random(400) < 0.35
     expected = bootstrap(
@@ -51,21 +60,78 @@ def test_paired_bootstrap_agrees_with_scipy() -> None:
         n_resamples=10_000,
         rng=rng,
     ).confidence_interval
-    assert paired_bootstrap(a, b, seed=0) == pytest.approx((expected.low, expected.high), abs=0.005)
+    assert bootstrap_difference(a, b, seed=0)[:2] == pytest.approx((expected.low, expected.high), abs=0.005)
 
 
-def test_paired_bootstrap_is_seeded_and_paired() -> None:
+def test_bootstrap_is_seeded_and_paired() -> None:
     a = [1, 0, 1, 1, 0, 1, 0, 0]
-    assert paired_bootstrap(a, [0] * 8, seed=1) == paired_bootstrap(a, [0] * 8, seed=1)
-    assert paired_bootstrap(a, a, seed=1) == (0.0, 0.0)
-    low, high = paired_bootstrap([1] * 8, [0] * 8, seed=1)
-    assert (low, high) == (1.0, 1.0)
+    assert bootstrap_difference(a, [0] * 8, seed=1) == bootstrap_difference(a, [0] * 8, seed=1)
+    assert bootstrap_difference(a, a, seed=1) == (0.0, 0.0, 1.0)
+    assert bootstrap_difference([1] * 8, [0] * 8, seed=1) == (1.0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], []), ([[1]], [[0]])])
-def test_paired_bootstrap_refuses_what_is_not_paired(a: list[int], b: list[int]) -> None:
+def test_bootstrap_over_seeds_is_wider_and_agrees_with_a_plain_one() -> None:
+    rng = np.random.default_rng(5)
+    skill = np.array([0.2, 0.5, 0.8])[:, None]  # seeds differ much more than problems
+    a, b = (rng.random((3, 200)) < skill).astype(float), (rng.random((2, 200)) < 0.4).astype(float)
+    drawn = []
+    for _ in range(4_000):
+        problems = rng.integers(200, size=200)
+        drawn.append(a[rng.integers(3, size=3)][:, problems].mean() - b[rng.integers(2, size=2)][:, problems].mean())
+    low, high, _ = bootstrap_difference(a, b, seed=0)
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.02)
+    narrow = bootstrap_difference(a.mean(0), b.mean(0), seed=0)
+    assert high - low > 2 * (narrow[1] - narrow[0])
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], []), ([[[1]]], [[[0]]])])
+def test_bootstrap_refuses_what_is_not_paired(a: list[int], b: list[int]) -> None:
     with pytest.raises(ValueError, match="not paired"):
-        paired_bootstrap(a, b, seed=0)
+        bootstrap_difference(a, b, seed=0)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.floats(0.02, 0.6), st.integers(50, 2000))
+def test_a_detectable_difference_is_seen_four_times_in_five(discordant: float, n: int) -> None:
+    difference = detectable_difference(discordant, n)
+    assert 6 / n <= difference <= 1
+    share = max(discordant, difference)
+    z = (difference * np.sqrt(n) - norm.ppf(0.975) * np.sqrt(share)) / np.sqrt(max(1e-9, share - difference**2))
+    assert norm.cdf(z) >= 0.79
+
+
+def test_detectable_differences_of_the_usual_sizes() -> None:
+    assert detectable_difference(0.2, 1319) == pytest.approx(0.0343, abs=1e-3)
+    assert detectable_difference(0.0, 300) == pytest.approx(0.026, abs=1e-3)
+    assert detectable_difference(0.0, 4) == 1.0
+
+
+def test_pass_at_k_is_the_chance_of_a_hit() -> None:
+    assert pass_at(1, 3, 10) == pytest.approx(0.3)
+    assert pass_at(2, 1, 4) == pytest.approx(0.5)
+    assert pass_at(4, 0, 4) == 0.0
+    assert pass_at(3, 2, 4) == 1.0
+
+
+def test_krippendorff_alpha_of_the_authors_example() -> None:
+    # Krippendorff (2011), "Computing Krippendorff's alpha-reliability", example C; 0.815 for ordinal data.
+    a = [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None]
+    b = [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3]
+    c = [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None]
+    d = [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None]
+    assert krippendorff_alpha(list(zip(a, b, c, d, strict=True))) == pytest.approx(0.815, abs=5e-4)
+
+
+def test_krippendorff_alpha_at_the_ends() -> None:
+    assert krippendorff_alpha([[0, 0], [1, 1], [2, 2]]) == 1.0
+    assert krippendorff_alpha([[1, 1], [1, 1]]) is None
+    assert krippendorff_alpha([[1, None], [2, None]]) is None
+    assert (krippendorff_alpha([[0, 2], [2, 0]]) or 0) < 0
 
 
 @pytest.mark.parametrize(

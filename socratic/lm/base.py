@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -72,11 +72,18 @@ class LM(ABC):
     """Whether slots of this model can be interrupted for the calculator's results."""
     calculator_default: bool = True
     parameters: int | None = None
+    training: Mapping[str, Any] | None = None
+    """Of a trained student: ``recipe`` (the same for every seed), ``seed``, and ``tokens`` read in training."""
     fingerprint: str | None = None
     """SHA-256 of what decides this model's output, where it is known."""
     dtype: str = ""
     note: str | None = None
     """What the user should know of how it runs, such as that it is slow."""
+
+    def record(self) -> dict[str, Any]:
+        """What a run says of this model, as plain values."""
+        own = {"name": self.name, "sha256": self.fingerprint, "dtype": self.dtype, "parameters": self.parameters}
+        return own if self.training is None else {**own, "training": dict(self.training)}
 
     @abstractmethod
     def session(self) -> Session:

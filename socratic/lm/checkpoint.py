@@ -47,6 +47,8 @@ class Card(Settings):
     data: dict[str, Any]
     """``source``, ``chains`` and ``sha256`` of the training chains."""
     settings: dict[str, Any]
+    recipe: str | None = None
+    """SHA-256 of all that was asked for but the seed: students of one recipe differ by chance alone."""
     metrics: dict[str, Any]
     versions: dict[str, str | None]
     commit: str | None = None

@@ -65,6 +65,9 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
+        if card.recipe is not None:
+            tokens, seed = card.metrics["trained_tokens"], card.settings["seed"]
+            lm.training = {"recipe": card.recipe, "seed": seed, "tokens": tokens}
     return lm
 
 

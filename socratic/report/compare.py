@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from socratic import stats
+from socratic.answers import canonical
 from socratic.config import nearest
 from socratic.evaluate import (
     Metrics,
@@ -24,6 +28,7 @@ from socratic.evaluate import (
     solved_content,
 )
 from socratic.report import visible
+from socratic.report.tables import interval, new_table, p_value, percent, points, text
 from socratic.types import Problem, Score, Trace, UserError
 
 _SEED = 0  # of the bootstrap: the same runs give the same interval
@@ -31,39 +36,57 @@ _SEED = 0  # of the bootstrap: the same runs give the same interval
 
 @dataclass(frozen=True)
 class Row:
-    """One run; ``metrics`` as `evaluate.measure` gives them, over the compared problems."""
+    """One arm: a run, or the runs of one recipe over several seeds.
+
+    ``metrics`` are as `evaluate.measure` gives them, over the compared problems, each figure the mean over ``runs``;
+    with several runs the intervals are a bootstrap over seeds and problems, and ``spread`` is the standard deviation of
+    the strict rate over seeds. ``parameters`` and ``trained_tokens`` are of all its students (tokens read in training,
+    those of the student it started from included), None where a run does not say.
+    """
 
     name: str
+    runs: tuple[str, ...]
     solver: str
     calculator: str
     metrics: Metrics
+    spread: float | None
+    parameters: int | None
+    trained_tokens: float | None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A run against the baseline, on majority answers where a run has several samples.
+    """An arm against the baseline, on majority answers where a run has several samples.
 
-    ``only_run`` and ``only_baseline`` count the problems that one alone solves, ``p`` is McNemar's exact two-sided p,
-    ``difference`` is run minus baseline with its 95 % paired bootstrap interval.
+    ``difference`` is arm minus baseline with its 95 % bootstrap interval over seeds and problems. Of two single runs,
+    ``only_run`` and ``only_baseline`` count the problems that one alone solves and ``p`` is McNemar's exact two-sided
+    p; of several seeds they are None and ``p`` is the bootstrap's. ``p_holm`` is p adjusted for all pairs of the table,
+    ``detectable`` the smallest difference the test would have seen at this number of problems with 80 % power.
     """
 
     name: str
     baseline: str
-    only_run: int
-    only_baseline: int
+    only_run: int | None
+    only_baseline: int | None
     p: float
+    p_holm: float
     difference: float
     low: float
     high: float
+    detectable: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``rows`` in the order given; ``pairs`` sets every further run against the first."""
+    """``rows`` in the order given; ``pairs`` sets every further arm against the first.
+
+    ``chance`` has the accuracy of always giving the most frequent gold answer, and of guessing where that is defined.
+    """
 
     problems: int
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
+    chance: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """All figures, unrounded, as plain values."""
@@ -71,70 +94,102 @@ class Comparison:
 
     def table(self) -> Group:
         """For the terminal, readable at 80 columns; names from disk are shown as text, never as markup."""
-        tables = [self._accuracy_table(), self._process_table()]
+        tables = [self._accuracy_table(), self._process_table(), self._cost_table()]
+        if any(row.metrics["at_k"] for row in self.rows):
+            tables.append(self._samples_table())
         if self.pairs:
-            tables.append(self._pair_table())
+            tables.append(self.pair_table())
         return Group(*tables)
 
     def _accuracy_table(self) -> Table:
+        spread = ["seeds"] if any(row.spread is not None for row in self.rows) else []
         voted = ["majority"] if any(row.metrics["majority"] for row in self.rows) else []
-        columns = ["correct", "strict", *voted, "unparsed", "truncated"]
-        table = _table(f"Accuracy in % [95 % Wilson] on {self.problems} problems", columns)
+        columns = ["correct", "strict", *spread, *voted, "unparsed", "truncated"]
+        how = "95 % over seeds and problems" if spread else "95 % Wilson"
+        made = new_table(f"Accuracy in % [{how}] on {self.problems} problems", columns)
         for row in self.rows:
             m = row.metrics
-            majority = [_percent(m["majority"]["rate"]) if m["majority"] else "-"] if voted else []
-            accuracy = [_interval(m["correct"]), _percent(m["strict"]["rate"]), *majority]
-            table.add_row(_text(row.name), *accuracy, str(m["unparsed"]), str(m["truncated"]))
-        return table
+            majority = [percent(m["majority"]["rate"]) if m["majority"] else "-"] if voted else []
+            sd = f"{len(row.runs)}" if row.spread is None else f"{len(row.runs)}, sd {percent(row.spread)}"
+            strict = percent(m["strict"]["rate"])
+            counts = (f"{m[name]:g}" if len(row.runs) == 1 else f"{m[name]:.1f}" for name in ("unparsed", "truncated"))
+            made.add_row(text(row.name), interval(m["correct"]), strict, *([sd] if spread else []), *majority, *counts)
+        for name, rate in self.chance.items():
+            made.add_row(f"({name})", percent(rate), percent(rate), *[""] * (len(columns) - 2))
+        return made
 
     def _process_table(self) -> Table:
-        columns = ["solver", "calc", "samples", "finished", "steps", "tokens", "seconds"]
-        table = _table("Solving (finished in %; tokens and seconds per problem)", columns)
+        made = new_table("Solving (finished in %)", ["solver", "calc", "samples", "finished", "steps"])
         for row in self.rows:
             m = row.metrics
             finished = m["stop_reasons"]["finished"] / (m["problems"] * m["samples"])
-            table.add_row(
-                _text(row.name),
-                _text(row.solver),
-                row.calculator,
-                str(m["samples"]),
-                _percent(finished),
-                f"{m['mean_steps']:.1f}",
-                f"{m['tokens_per_problem']:.0f}",
-                f"{m['seconds_per_problem']:.2f}",
-            )
-        return table
+            described = (text(row.solver), row.calculator, f"{m['samples']:g}")
+            made.add_row(text(row.name), *described, percent(finished), f"{m['mean_steps']:.1f}")
+        return made
 
-    def _pair_table(self) -> Table:
-        title = "Against the first run, in points [95 % paired bootstrap], exact McNemar p"
-        table = _table(title, ["difference", "only this right", "only first right", "p"])
+    def _cost_table(self) -> Table:
+        made = new_table("Cost (tokens and seconds per problem)", ["parameters", "trained on", "decoded", "seconds"])
+        for row in self.rows:
+            m = row.metrics
+            size = "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"
+            trained = "-" if row.trained_tokens is None else f"{row.trained_tokens / 1e6:.2f} M tokens"
+            decoded, seconds = f"{m['tokens_per_problem']:.0f}", f"{m['seconds_per_problem']:.2f}"
+            made.add_row(text(row.name), size, trained, decoded, seconds)
+        return made
+
+    def _samples_table(self) -> Table:
+        sizes = sorted({k for row in self.rows for k in row.metrics["at_k"] or ()}, key=int)
+        made = new_table("Of k samples: majority right / any right, in %", [f"k={k}" for k in sizes])
+        for row in self.rows:
+            found = row.metrics["at_k"] or {}
+            cells = (
+                f"{percent(found[k]['majority'])} / {percent(found[k]['pass'])}" if k in found else "-" for k in sizes
+            )
+            made.add_row(text(row.name), *cells)
+        return made
+
+    def pair_table(self) -> Table:
+        """Every further arm against the first."""
+        exact = all(pair.only_run is not None for pair in self.pairs)
+        several = len(self.pairs) > 1
+        test = "exact McNemar" if exact else "bootstrap over seeds and problems"
+        title = f"Against {self.pairs[0].baseline}, in points [95 %], p by {test}; the least that could be seen"
+        columns = [
+            "difference",
+            *(["only this", "only that"] if exact else []),
+            "p",
+            *(["Holm"] if several else []),
+            "seen",
+        ]
+        made = new_table(visible(title), columns)
         for pair in self.pairs:
-            difference = f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]"
-            p = f"{pair.p:.3f}" if pair.p >= 0.001 else f"{pair.p:.1e}"
-            table.add_row(_text(pair.name), difference, str(pair.only_run), str(pair.only_baseline), p)
-        return table
+            difference = points(pair.difference, pair.low, pair.high)
+            only = [str(pair.only_run), str(pair.only_baseline)] if exact else []
+            adjusted = [p_value(pair.p_holm)] if several else []
+            made.add_row(text(pair.name), difference, *only, p_value(pair.p), *adjusted, percent(pair.detectable))
+        return made
 
 
 def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
     """``runs`` over the same problems, or with ``common`` over the problems that all of them share.
 
-    Raises `UserError` for runs that are not complete, were scored by different scorers, or are over different problems
-    (saying how many differ).
+    Runs that differ in seeds alone, of training or of sampling, are one arm. Raises `UserError` for runs that are not
+    complete, were scored by different scorers, or are over different problems (saying how many differ).
     """
     if not runs:
         raise UserError("no runs to compare; name at least one run folder")
     _check_scored(runs)
     ids = _shared_ids(runs, common)
-    names = _names(runs)
+    names = dict(zip(map(id, runs), _names(runs), strict=True))
     rows, outcomes = [], []
-    for name, run in zip(names, runs, strict=True):
-        traces = [t for t in run.traces if t.problem_id in ids]
-        scores = [s for s in run.scores if s.problem_id in ids]
-        rows.append(Row(name, _solvers(traces), _calculators(traces), measure(traces, scores)))
-        groups = group_scores(scores)
-        outcomes.append({id: majority_correct(groups[id]) for id in ids})
-    pairs = [_pair(name, names[0], outcome, outcomes[0]) for name, outcome in zip(names[1:], outcomes[1:], strict=True)]
-    return Comparison(len(ids), tuple(rows), tuple(pairs))
+    for group in _arms(runs):
+        row, outcome = _row([names[id(run)] for run in group], group, ids)
+        rows.append(row)
+        outcomes.append(outcome)
+    pairs = [_pair(rows[0], outcomes[0], row, outcome) for row, outcome in zip(rows[1:], outcomes[1:], strict=True)]
+    adjusted = stats.holm([pair.p for pair in pairs])
+    pairs = [dataclasses.replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
+    return Comparison(len(ids), tuple(rows), tuple(pairs), _chance([p for p in runs[0].problems if p.id in ids]))
 
 
 def show_problem(run: Run, problem_id: str) -> str:
@@ -163,7 +218,7 @@ def _check_scored(runs: Sequence[Run]) -> None:
         )
 
 
-def _shared_ids(runs: Sequence[Run], common: bool) -> list[str]:
+def _shared_ids(runs: Sequence[Run], common: bool) -> dict[str, None]:
     """Ids of the problems in all runs with equal content; without ``common`` they must be all there are."""
     first = runs[0]
     for run in runs[1:]:
@@ -174,24 +229,120 @@ def _shared_ids(runs: Sequence[Run], common: bool) -> list[str]:
                 f"{differing[0]!r}); compare what they share with --common"
             )
     contents = [{p.id: solved_content(p) for p in run.problems} for run in runs]
-    ids = [id for id, content in contents[0].items() if all(other.get(id) == content for other in contents[1:])]
+    ids = {id: None for id, content in contents[0].items() if all(other.get(id) == content for other in contents[1:])}
     if not ids:
         raise UserError(f"the {len(runs)} runs share no problem; compare runs over the same data set and split")
     return ids
 
 
-def _pair(name: str, baseline: str, run: dict[str, bool], first: dict[str, bool]) -> Pair:
-    a, b = list(run.values()), list(first.values())
-    only_run = sum(x and not y for x, y in zip(a, b, strict=True))
-    only_baseline = sum(y and not x for x, y in zip(a, b, strict=True))
-    low, high = stats.paired_bootstrap(a, b, seed=_SEED)
-    difference = (only_run - only_baseline) / len(a)
-    return Pair(name, baseline, only_run, only_baseline, stats.mcnemar(only_run, only_baseline), difference, low, high)
+def _arms(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one recipe together, in the order of their first; the same run given twice stays two arms."""
+    arms: list[tuple[object, list[Run]]] = []
+    for run in runs:
+        key = _recipe(run)
+        for other, arm in arms:
+            if key is not None and other == key and all(run.config != member.config for member in arm):
+                arm.append(run)
+                break
+        else:
+            arms.append((key, [run]))
+    return [arm for _, arm in arms]
+
+
+def _recipe(run: Run) -> object:
+    """The settings of a run without seeds and what follows from them; None where its models' making is not known."""
+    models = run.config.get("models")
+    if not models or not all("training" in model for model in models.values()):
+        return None
+    recipes = {role: (model["training"]["recipe"], model["dtype"]) for role, model in models.items()}
+    kept = {key: value for key, value in run.config.items() if key not in ("seed", "models", "intervention")}
+    return kept, recipes, run.config.get("intervention", {}).get("kind")
+
+
+def _row(names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tuple[Row, list[list[bool]]]:
+    """An arm, and its outcomes [runs, problems]."""
+    measured, outcomes, traces = [], [], []
+    for run in runs:
+        kept = [t for t in run.traces if t.problem_id in ids]
+        scores = [s for s in run.scores if s.problem_id in ids]
+        measured.append(measure(kept, scores))
+        groups = group_scores(scores)
+        outcomes.append([majority_correct(groups[id]) for id in ids])
+        traces += kept
+    metrics = _mean(measured)
+    rates = [m["strict"]["rate"] for m in measured]
+    if len(runs) > 1:
+        for name in ("correct", "strict", "majority"):
+            if metrics[name]:
+                values = [_rates(run, ids, name) for run in runs]
+                metrics[name]["low"], metrics[name]["high"], _ = stats.bootstrap_difference(
+                    values, [[0.0] * len(ids)], _SEED
+                )
+    models = [list({m["sha256"]: m for m in run.config.get("models", {}).values()}.values()) for run in runs]
+    sizes = [model.get("parameters") for model in models[0]]
+    tokens = [model.get("training", {}).get("tokens") for trained in models for model in trained]
+    row = Row(
+        name=names[0] if len(names) == 1 else _common_name(names),
+        runs=tuple(names),
+        solver=_solvers(traces),
+        calculator=_calculators(traces),
+        metrics=metrics,
+        spread=statistics.stdev(rates) if len(runs) > 1 else None,
+        parameters=sum(sizes) if sizes and None not in sizes else None,
+        trained_tokens=sum(tokens) / len(runs) if tokens and None not in tokens else None,
+    )
+    return row, outcomes
+
+
+def _rates(run: Run, ids: Mapping[str, None], name: str) -> list[float]:
+    """Each problem's share of right samples, or whether its majority is right."""
+    groups = group_scores(score for score in run.scores if score.problem_id in ids)
+    if name == "majority":
+        return [float(majority_correct(groups[id])) for id in ids]
+    return [statistics.fmean(getattr(score, name) for score in groups[id]) for id in ids]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of equal structures, figure by figure; what is no figure is the first's."""
+    if isinstance(values[0], dict):
+        return {key: _mean([value[key] for value in values]) for key in values[0]}
+    if isinstance(values[0], int | float) and len(values) > 1:
+        return statistics.fmean(values)
+    return values[0]
+
+
+def _pair(first: Row, baseline: list[list[bool]], row: Row, outcome: list[list[bool]]) -> Pair:
+    low, high, p = stats.bootstrap_difference(outcome, baseline, seed=_SEED)
+    only_run = only_baseline = None
+    problems = len(outcome[0])
+    pairs = [(a, b) for mine in outcome for theirs in baseline for a, b in zip(mine, theirs, strict=True)]
+    if len(outcome) == len(baseline) == 1:
+        only_run, only_baseline = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+        p = stats.mcnemar(only_run, only_baseline)
+    discordant = sum(a != b for a, b in pairs) / len(pairs)
+    difference = sum(a - b for a, b in pairs) / len(pairs)
+    detectable = stats.detectable_difference(discordant, problems)
+    return Pair(row.name, first.name, only_run, only_baseline, p, p, difference, low, high, detectable)
+
+
+def _chance(problems: Sequence[Problem]) -> dict[str, float]:
+    golds = Counter(canonical(p.answer, p.answer_type, p.choices) for p in problems)
+    rates = {"most frequent answer": golds.most_common(1)[0][1] / len(problems)}
+    options = [2 if p.answer_type == "yesno" else len(p.choices or ()) for p in problems]
+    if all(options):
+        rates["guessing"] = statistics.fmean(1 / n for n in options)
+    return rates
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What the names of several seeds begin with."""
+    shared = (group[0] for group in takewhile(lambda group: len(set(group)) == 1, zip(*names, strict=False)))
+    return "".join(shared).rstrip("-_./s0123456789") or names[0]
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
     """Folder names, or whole paths where two folders share a name."""
-    names = [run.path.resolve().name for run in runs]
+    names = [Path(os.path.abspath(run.path)).name for run in runs]  # as named, not where a link leads
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
@@ -202,26 +353,6 @@ def _solvers(traces: Sequence[Trace]) -> str:
 def _calculators(traces: Sequence[Trace]) -> str:
     used = {t.calculator for t in traces}
     return "mixed" if len(used) > 1 else "on" if used == {True} else "off"
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "solver" else "right", no_wrap=True)
-    return table
-
-
-def _text(value: str) -> Text:
-    return Text(visible(value))
-
-
-def _interval(rate: dict[str, float]) -> str:
-    return f"{_percent(rate['rate'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _problem_text(problem: Problem) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from socratic.config import nearest
-from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, strategyqa, svamp
+from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, stories, strategyqa, svamp
 from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise
 from socratic.types import Chain, Problem, UserError
 
@@ -30,7 +30,16 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (*gsm8k.TASKS, strategyqa.TASK, svamp.TASK, multiarith.TASK, addsub.TASK, singleeq.TASK)
+    task.name: task
+    for task in (
+        *gsm8k.TASKS,
+        strategyqa.TASK,
+        svamp.TASK,
+        multiarith.TASK,
+        addsub.TASK,
+        singleeq.TASK,
+        stories.TASK,
+    )
 }
 """Every named data set, in the order `socratic data list` shows them."""
 
@@ -48,7 +57,7 @@ def load_problems(
 
     Args:
         name: one of `TASKS`, or a file of the user's own that ends in .jsonl, .json or .csv (see `own`).
-        split: ``train``, ``dev`` or ``test``.
+        split: ``train``, ``dev``, ``test``, or a further test split that the data set names.
         split_scheme: ``authors``, or ``fine-tune-cot`` for the split of Ho et al. 2023 (which matters to StrategyQA).
         columns: for the user's own file, its name for each of our fields, as ``{"question": "q"}``.
 
@@ -96,8 +105,9 @@ def _items(
 ) -> list[Item]:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit must be a whole number of at least 1, not {limit!r}")
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; did you mean {nearest(split, SPLITS)!r}?")
+    splits = TASKS[name].splits if name in TASKS else SPLITS
+    if split not in splits:
+        raise UserError(f"unknown split {split!r}; did you mean {nearest(split, splits)!r}?")
     if split_scheme not in SPLIT_SCHEMES:
         raise UserError(
             f"unknown split scheme {split_scheme!r}; did you mean {nearest(split_scheme, SPLIT_SCHEMES)!r}?"
@@ -105,7 +115,7 @@ def _items(
     if name in TASKS:
         if columns:
             raise UserError(f"columns are for a file of your own, and {name!r} is a known data set; leave them out")
-        items = TASKS[name].load(_folder(data_dir), "test" if split == "test" else "train", split_scheme)
+        items = TASKS[name].load(_folder(data_dir), "train" if split == "dev" else split, split_scheme)
         return [(replace(problem, split=split), chain) for problem, chain in carve(items, split)]
     if name.endswith(own.SUFFIXES):
         items = own.load(Path(name).expanduser(), split, columns)

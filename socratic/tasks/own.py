@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from socratic import store
 from socratic.config import nearest
-from socratic.tasks.base import SPLITS, Item, Split, carve, checked, gold_chain
+from socratic.tasks.base import SPLITS, Item, carve, checked, gold_chain
 from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
 from socratic.types import AnswerType, Chain, Problem, Step, UserError
 
@@ -28,7 +28,7 @@ SUFFIXES = (".jsonl", ".json", ".csv")
 FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
 
 
-def load(path: Path, split: Split, columns: Mapping[str, str] | None = None) -> list[Item]:
+def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> list[Item]:
     """The items of ``split`` in ``path``; every fault is a `UserError` with file and line."""
     _check_columns(columns)
     rows = read_rows(path)
@@ -61,7 +61,7 @@ def _check_columns(columns: Mapping[str, str] | None) -> None:
             raise UserError(f"columns names the unknown field {key!r}; did you mean {nearest(key, FIELDS)!r}?")
 
 
-def _item(row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str]) -> Item:
+def _item(row: Row, number: int, dataset: str, split: str, columns: Mapping[str, str]) -> Item:
     problem = checked(_problem(row, number, dataset, split, columns), row.where)
     steps = _steps(row, _field(row, "steps", columns))
     return problem, gold_chain(problem, steps) if steps else None
@@ -74,7 +74,7 @@ def _field(row: Row, field: str, columns: Mapping[str, str]) -> Any:
 
 
 def _problem(
-    row: Row, number: int, dataset: str, split: Split, columns: Mapping[str, str], answered: bool = True
+    row: Row, number: int, dataset: str, split: str, columns: Mapping[str, str], answered: bool = True
 ) -> Problem:
     question, answer = (columns.get(field, field) for field in ("question", "answer"))
     asked = row.text(question)
@@ -150,7 +150,7 @@ def _stated_problems(path: Path, rows: list[Row]) -> list[Problem]:
     return problems
 
 
-def _stated_chains(path: Path, rows: list[Row], split: Split) -> list[Item]:
+def _stated_chains(path: Path, rows: list[Row], split: str) -> list[Item]:
     items: list[Item] = []
     first: dict[str, tuple[str, Problem]] = {}
     for row, chain in zip(rows, store.read_records(path, Chain), strict=True):

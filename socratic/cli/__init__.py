@@ -1,0 +1,61 @@
+"""The command line: every command parses, calls one function, and prints a table or JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from socratic.cli import data, recipes, runs, students
+from socratic.cli.shared import complain, err
+from socratic.types import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Socratic chain of thought.",
+)
+app.add_typer(data.data_app, name="data")
+for command in (
+    students.train,
+    students.merge,
+    students.solve,
+    students.evaluate,
+    runs.score,
+    runs.compare,
+    runs.show,
+    runs.rate,
+    recipes.run,
+    recipes.demo,
+    recipes.doctor,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: 0 done, 2 the user's mistake, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False, prog_name="socratic")  # 130 where Ctrl-C was pressed
+    except UserError as error:
+        complain(str(error))
+        code = 2
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a group without a command
+            err.print(message, soft_wrap=True)
+        else:
+            complain(message)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as leaving:  # how typer and rich take a reader that went away, as in ``| head``
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        code = 0
+    if code == 130:
+        complain("interrupted; the same command continues a training or an evaluation where it stopped")
+    sys.exit(code)

@@ -1,0 +1,5 @@
+"""``python -m socratic.cli``."""
+
+from socratic.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""`socratic data`: what data sets there are, their rows, and what two of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from socratic.cli.shared import AsJson, Columns, DataDir, Limit, Scheme, column_names, columns_table, out, print_json
+from socratic.report import visible
+from socratic.types import Chain, Problem
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is, and their rows.")
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets."""
+    from socratic.tasks import TASKS
+
+    if as_json:
+        print_json([task.describe() for task in TASKS.values()])
+        return
+    table = columns_table("name", "splits", "answer", "gold chains", "what")
+    for task in TASKS.values():
+        row = task.describe()
+        table.add_row(
+            row["name"],
+            ", ".join(row["splits"]),
+            row["answer_type"],
+            "yes" if row["gold_chains"] else "no",
+            row["description"],
+        )
+    out.print(table)
+
+
+@data_app.command("show")
+def data_show(
+    name: str,
+    split: str = "train",
+    limit: Limit = None,
+    chains: Annotated[bool, typer.Option("--chains", help="Gold chains in place of problems.")] = False,
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    column: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show problems of a data set or of your own .jsonl, .json or .csv file; all with --json, else 5."""
+    from socratic.tasks import load_chains, load_problems
+
+    load: Any = load_chains if chains else load_problems
+    columns = column_names(column)
+    most = limit if as_json or limit is not None else 5
+    records = load(name, split, data_dir, most, split_scheme=split_scheme, columns=columns)
+    for record in records:
+        if as_json:
+            print_json(record.to_json())
+        else:
+            out.print(Text(_describe(record)), soft_wrap=True)
+
+
+@data_app.command("check")
+def data_check(
+    train: Annotated[str, typer.Argument(help="What is trained on: NAME[:SPLIT], or a file; the split is train.")],
+    test: Annotated[str, typer.Argument(help="What is tested on: NAME[:SPLIT], or a file; the split is test.")],
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    as_json: AsJson = False,
+) -> None:
+    """Find test problems that share 13 words in a row with a training problem, numbers masked or not."""
+    from socratic.tasks import load_problems
+    from socratic.tasks.overlap import find_overlaps
+
+    def load(name: str, default: str) -> list[Problem]:
+        source, _, split = name.partition(":")
+        return load_problems(source, split or default, data_dir, split_scheme=split_scheme)
+
+    overlaps = find_overlaps(load(train, "train"), load(test, "test"))
+    if as_json:
+        print_json(overlaps.to_json())
+        return
+    for found in overlaps.found:
+        how = "numbers masked" if found.masked else "as it stands"
+        out.print(Text(visible(f"{found.test_id} ~ {found.train_id} ({how}): {found.shared}")), soft_wrap=True)
+    out.print(overlaps.sentence())
+
+
+def _describe(record: Problem | Chain) -> str:
+    if isinstance(record, Problem):
+        return visible(f"{record.id}  [{record.answer_type}]\n  {record.question}\n  = {record.answer}\n")
+    steps = "".join(f"\n  Q: {step.question}\n  A: {step.answer}" for step in record.steps)
+    return visible(f"{record.problem_id}\n  {record.question}{steps}\n  = {record.answer}\n")

@@ -1,0 +1,73 @@
+"""Commands that do everything: recipes, the demo; and the doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from socratic.cli.shared import AsJson, DataDir, columns_table, err, out, print_json, print_pairs
+from socratic.config import parse_overrides
+from socratic.report import visible
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/gsm8k-smollm2.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as training.epochs=1.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder of all stages; runs/NAME if unset.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and what is done; run nothing.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train, evaluate and compare as a recipe says; what is done already, and has not changed, is not done again."""
+    from socratic.pipeline import make_plan, read_recipe, run_plan
+
+    read = read_recipe(recipe, parse_overrides(overrides or []))
+    plan = make_plan(read, out_dir or Path("runs") / recipe.stem, data_dir)
+    stages = [*plan.training, *plan.evaluation]
+    if dry_run and as_json:
+        print_json([{"stage": s.name, "folder": str(s.folder), "done": s.done} for s in stages])
+        return
+    for split, overlaps in plan.overlaps.items():
+        err.print(f"{split}: {overlaps.sentence()}", soft_wrap=True)
+    if dry_run:
+        table = columns_table("stage", "", "folder")
+        for stage in stages:
+            table.add_row(
+                Text(visible(stage.name)), "done" if stage.done else "to do", Text(visible(str(stage.folder)))
+            )
+        out.print(table)
+        return
+    compared = run_plan(plan, err)
+    if as_json:
+        print_json({name: comparison.to_json() for name, comparison in compared.items()})
+        return
+    for name, comparison in compared.items():
+        out.rule(Text(visible(name)))
+        out.print(comparison.table())
+
+
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of students and runs.")] = Path("runs/demo"),
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, key=value.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train five small students on bundled problems and compare them: no key, no download, no GPU, a few minutes."""
+    from socratic.demo import run_demo
+
+    found = run_demo(out_dir, parse_overrides(overrides or []), None if as_json else out, err)
+    if as_json:
+        print_json(found)
+
+
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Say what is installed, which device and dtype are used, and which data and keys are found."""
+    from socratic.doctor import examine
+
+    findings = examine(data_dir)
+    if as_json:
+        print_json(findings)
+    else:
+        print_pairs(findings)

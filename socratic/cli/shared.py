@@ -1,0 +1,117 @@
+"""What the commands share: the consoles, the options, and how settings are read and results printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from socratic.config import parse_overrides
+from socratic.report import visible
+from socratic.types import Solver, UserError
+
+if TYPE_CHECKING:
+    from socratic.loops import Solving
+
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+DataDir = Annotated[str | None, typer.Option(help="Folder with the authors' files; else $SOCRATIC_DATA, else the Hub.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help="field=name of a column in your own file.")]
+Scheme = Annotated[str, typer.Option(help="authors, or fine-tune-cot.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many.")]
+Calculator = Annotated[Literal["on", "off"] | None, typer.Option(help="Compute <<expr= for the students.")]
+SolverOption = Annotated[Solver, typer.Option(help="The loop.")]
+QG = Annotated[str | None, typer.Option(help="The student that asks: MODEL.")]
+QA = Annotated[str | None, typer.Option(help="The student that answers: MODEL.")]
+Single = Annotated[str | None, typer.Option("--lm", help="The one student of the other solvers: MODEL.")]
+Samples = Annotated[int, typer.Option(min=1, help="Traces of each problem; several are put to a majority vote.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Seed = Annotated[int, typer.Option(help="Of sampling.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Problems under way at once.")]
+Dtype = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device computes in it.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the first GPU if unset.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A further setting, key=value.")]
+
+
+def complain(sentence: str) -> None:
+    """One sentence to standard error."""
+    err.print(f"socratic: {visible(' '.join(sentence.split()))}", soft_wrap=True)
+
+
+def make_solving(
+    solver: Solver,
+    qg: str | None,
+    qa: str | None,
+    lm: str | None,
+    calculator: Literal["on", "off"] | None,
+    temperature: float,
+    seed: int,
+    device: str | None,
+    dtype: str,
+    setting: list[str] | None,
+) -> Solving:
+    """The solver that a command's options name, its models loaded."""
+    from socratic.lm.load import hush_transformers, load_lm
+    from socratic.loops import SolveSettings, Solving
+
+    on = None if calculator is None else calculator == "on"
+    given = merged_settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)
+    settings = SolveSettings.parse(given)
+    settings.check_models(qg, qa, lm)
+    with err.status("loading the students"):
+        hush_transformers()
+        models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
+    for note in filter(None, (model.note for model in models.values())):
+        err.print(note, soft_wrap=True)
+    return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
+
+
+def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:
+    """The command's own options and its ``--set`` pairs; raises `UserError` where one is given as both."""
+    overrides = parse_overrides(setting or [])
+    if doubled := sorted(options.keys() & overrides.keys()):
+        name = doubled[0]
+        raise UserError(f"--set {name}={overrides[name]!r}: {name} has an option of its own; give --{name}")
+    return options | overrides
+
+
+def column_names(pairs: list[str] | None) -> dict[str, str] | None:
+    """``field=name`` pairs; None without any."""
+    if not pairs:
+        return None
+    names = {}
+    for pair in pairs:
+        field, separator, name = pair.partition("=")
+        if not separator or not name:
+            raise UserError(f"column {pair!r} is not of the form field=name")
+        names[field] = name
+    return names
+
+
+def columns_table(*columns: str) -> Table:
+    """A bare table."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def print_pairs(values: dict[str, Any]) -> None:
+    """Name and value, a line each."""
+    table = columns_table("", "")
+    for key, value in values.items():
+        table.add_row(key, Text(visible(str(value))))
+    table.show_header = False
+    out.print(table)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON."""
+    sys.stdout.write(json.dumps(value) + "\n")

@@ -1,0 +1,278 @@
+"""Commands that train students and solve with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from socratic.cli.runs import print_run
+from socratic.cli.shared import (
+    QA,
+    QG,
+    AsJson,
+    BatchSize,
+    Calculator,
+    Columns,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Samples,
+    Scheme,
+    Seed,
+    Settings,
+    Single,
+    SolverOption,
+    Temperature,
+    column_names,
+    err,
+    make_solving,
+    merged_settings,
+    out,
+    print_json,
+    print_pairs,
+)
+from socratic.report import visible
+from socratic.types import AnswerType, Chain, Problem, QGSees, Role, Trace, UserError
+
+if TYPE_CHECKING:
+    from socratic.loops import Solving
+
+
+def train(
+    role: Annotated[Role, typer.Argument(help="What the student learns.")],
+    chains: Annotated[str, typer.Option(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
+    student: Annotated[str | None, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Start from this trained student in place of MODEL.")
+    ] = None,
+    qg_sees: Annotated[
+        QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
+    ] = "answers",
+    seed: Annotated[int, typer.Option(help="Of order, dropout and new weights.")] = 0,
+    setting: Settings = None,
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    column: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one student; the same command continues a run that was interrupted."""
+    from socratic.tasks import load_chains
+    from socratic.train import TrainingRun, TrainSettings, starting_point
+    from socratic.train import train as fit
+
+    settings = TrainSettings.parse(merged_settings(setting, seed=seed))
+    student = starting_point(student, start_from)
+    name = chains.removeprefix("gold:")
+    columns = column_names(column)
+    kept, dev = (load_chains(name, s, data_dir, split_scheme=split_scheme, columns=columns) for s in ("train", "dev"))
+    run = TrainingRun(
+        role=role,
+        student=student,
+        chains=kept,
+        dev_chains=dev,
+        source=chains,
+        qg_sees=qg_sees,
+    )
+    card = fit(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
+    if as_json:
+        print_json({"out": str(out_dir), **card.metrics})
+    else:
+        print_pairs(card.metrics)
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="A student trained with lora_rank.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the full model.")],
+) -> None:
+    """Write a LoRA student as a full model folder."""
+    from socratic.lm.load import merge as merge_adapter
+
+    merge_adapter(adapter, out_dir)
+
+
+def solve(
+    text: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
+    answer_type: Annotated[AnswerType, typer.Option(help="Of the problem given as text.")] = "number",
+    file: Annotated[str | None, typer.Option(help="Problems, as .jsonl, .json or .csv.")] = None,
+    solver: SolverOption = "socratic",
+    qg: QG = None,
+    qa: QA = None,
+    lm: Single = None,
+    calculator: Calculator = None,
+    samples: Samples = 1,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    setting: Settings = None,
+    column: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solve one problem, streamed, or a file of them; --json prints traces."""
+    if (text is None) == (file is None):
+        raise UserError("give either the problem's text or --file, and not both")
+    if column and file is None:
+        raise UserError(f"--column {column[0]} names a column of --file, and there is none; leave it out")
+    if file is not None:
+        from socratic.tasks import read_questions
+
+        problems = read_questions(file, column_names(column))
+    else:
+        words = _read_stdin() if text == "-" else str(text)
+        if not words.strip():
+            raise UserError("the problem is empty; give its text")
+        problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
+    if not as_json and file is None and samples == 1:
+        _stream(solving, problems[0])
+        return
+    named = {problem.id: problem for problem in problems}
+    found: dict[str, list[Trace]] = {}
+    for trace in solving.run(((p, k) for p in problems for k in range(samples)), batch_size):
+        if as_json:
+            print_json(trace.to_json())
+        else:
+            found.setdefault(trace.problem_id, []).append(trace)
+            if len(found[trace.problem_id]) == samples:
+                _print_answers(named[trace.problem_id], found[trace.problem_id])
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(help="A data set, or your own .jsonl, .json or .csv file.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="The run folder; the same command continues there.")],
+    split: str = "test",
+    limit: Limit = None,
+    solver: SolverOption = "socratic",
+    qg: QG = None,
+    qa: QA = None,
+    lm: Single = None,
+    calculator: Calculator = None,
+    samples: Samples = 1,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    setting: Settings = None,
+    swap: Annotated[
+        list[str] | None, typer.Option(help="Gold in a student's place: questions, answers, history, or all.")
+    ] = None,
+    intervene: Annotated[
+        list[str] | None, typer.Option(help="Other questions for QA: shuffle, foreign, generic, or all.")
+    ] = None,
+    resume: Annotated[
+        Literal["if-possible", "always", "never"], typer.Option(help="What to do with a run in --out.")
+    ] = "if-possible",
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    column: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solve a data set's problems, score them, and keep traces, scores and metrics in a run folder.
+
+    With --swap or --intervene, several runs in folders below --out, and a table of where the errors came from.
+    """
+    from socratic.interventions import REPLACEMENTS, SWAPS
+    from socratic.progress import evaluate_with_bar
+    from socratic.tasks import load_chains, load_problems
+
+    data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
+    problems = load_problems(name, split, data_dir, limit, **data)
+    kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
+    chains = load_chains(name, split, data_dir, **data) if kinds else []
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
+    record = {"data": name, "split": split, "split_scheme": split_scheme}
+
+    def run(solving: Solving, folder: Path) -> dict[str, Any]:
+        what = f"{name} {split}" if folder == out_dir else folder.name
+        return evaluate_with_bar(what, problems, solving, folder, record, samples, resume, batch_size, err)
+
+    if not kinds:
+        print_run(out_dir, run(solving, out_dir), as_json)
+        return
+    _intervene(run, solving, problems, chains, kinds, seed, out_dir, as_json)
+
+
+def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list[str]:
+    """The kinds that an option names, ``all`` of them or one by one."""
+    for value in values or ():
+        if value not in (*known, "all"):
+            raise UserError(f"--{option} {value!r} is unknown; give one of {', '.join(known)}, or all")
+    return [kind for kind in known if values and (kind in values or "all" in values)]
+
+
+def _intervene(
+    run: Callable[[Solving, Path], Any],
+    solving: Solving,
+    problems: Sequence[Problem],
+    chains: Sequence[Chain],
+    kinds: Sequence[str],
+    seed: int,
+    out_dir: Path,
+    as_json: bool,
+) -> None:
+    """The run as it is, then one for each kind; what replaces the questions is set against gold questions."""
+    from socratic.evaluate import load_run
+    from socratic.interventions import REPLACEMENTS, intervene
+    from socratic.report.interventions import AS_IS, effects, effects_json, effects_table
+
+    gold = {chain.problem_id: chain for chain in chains}
+    if missing := next((p.id for p in problems if p.id not in gold), None):
+        raise UserError(f"{missing} has no gold chain to put in a student's place; choose problems that have")
+    gold = {problem.id: gold[problem.id] for problem in problems}
+    if set(kinds) & set(REPLACEMENTS):
+        kinds = ["questions", *(kind for kind in kinds if kind != "questions")]
+    run(solving, out_dir / AS_IS)
+    for kind in kinds:
+        run(solving.with_intervention(intervene(kind, list(gold.values()), seed)), out_dir / kind)
+    found = effects({kind: load_run(out_dir / kind) for kind in (AS_IS, *kinds)}, gold)
+    if as_json:
+        print_json(effects_json(found))
+    else:
+        out.print(effects_table(found))
+
+
+def _read_stdin() -> str:
+    try:
+        words = sys.stdin.read()
+        words.encode()  # what was no UTF-8 may have been let through as lone surrogates
+    except UnicodeError:
+        raise UserError("standard input is not UTF-8; convert the problem's text") from None
+    return words
+
+
+def _stream(solving: Solving, problem: Problem) -> None:
+    """One problem in the terminal, as it is written."""
+    labels = {"question": "Q: ", "answer": "A: ", "final": "#### "}
+    begun = False
+    for event in solving.stream(problem):
+        if event.trace is not None:
+            out.print(f"({event.trace.stop_reason}, {event.trace.tokens} tokens, {event.trace.seconds:.1f} s)")
+            break
+        if not begun and not event.text.strip() and event.fault is None:
+            continue  # white space before a text, or QG's stop
+        text = event.text if begun else labels[event.kind] + event.text.lstrip()
+        begun = True
+        out.print(Text(visible(text)), end="", soft_wrap=True)
+        if event.done:
+            out.print(f"  [dropped: {event.fault}]" if event.fault else "")
+            begun = False
+
+
+def _print_answers(problem: Problem, traces: list[Trace]) -> None:
+    """The answer, or where there are several samples the majority's and how many gave it."""
+    from socratic.answers import extract
+    from socratic.stats import majority
+
+    read = [extract(trace.raw, problem.answer_type, problem.choices).predicted for trace in traces]
+    answer = majority(read)
+    votes = f"  ({read.count(answer)} of {len(traces)})" if len(traces) > 1 and answer is not None else ""
+    out.print(Text(visible(f"{problem.id}: {answer or 'no answer'}{votes}")), soft_wrap=True)

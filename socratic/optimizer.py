@@ -1,0 +1,55 @@
+"""Muon for the matrices inside a model's blocks, AdamW for the rest, as one optimizer.
+
+Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks", in torch's implementation.
+Students trained from nothing learn with it in a fraction of the updates that AdamW alone takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Steps both; schedulers and checkpoints see one optimizer with the groups of both.
+
+    ``model``'s embeddings and output layer, and what is no matrix, are AdamW's; one rate fits both, since Muon's
+    updates are scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+    """
+
+    def __init__(self, model: torch.nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]) -> None:
+        module: Any = model
+        outer = {
+            id(p) for p in (*module.get_input_embeddings().parameters(), *_parameters(module.get_output_embeddings()))
+        }
+        trained = [p for p in model.parameters() if p.requires_grad]
+        inner = [p for p in trained if p.ndim == 2 and id(p) not in outer]
+        decayed = [p for p in trained if id(p) in outer]
+        others = [p for p in trained if p.ndim != 2 and id(p) not in outer]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas),
+        ]
+        super().__init__(trained, {"lr": lr, "weight_decay": weight_decay})
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure else None
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+
+def _parameters(module: torch.nn.Module | None) -> list[torch.nn.Parameter]:
+    return [] if module is None else list(module.parameters())

@@ -1,0 +1,94 @@
+"""Where the errors came from: the runs of `socratic.interventions` against the run as it is, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from socratic import stats
+from socratic.evaluate import Run
+from socratic.interventions import REPLACEMENTS
+from socratic.report.compare import Pair, compare
+from socratic.report.steps import step_accuracy
+from socratic.report.tables import new_table, p_value, percent, points, text
+from socratic.types import Chain
+
+AS_IS = "as-is"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One run: the share of problems ``right``, of gold ``steps`` whose result stands in place, and the differences.
+
+    ``pair`` is about right answers, ``steps_difference`` (difference, low, high) about steps; None for the baseline.
+    """
+
+    name: str
+    right: float
+    steps: float | None
+    against: str | None
+    pair: Pair | None
+    steps_difference: tuple[float, float, float] | None
+
+
+def effects(runs: Mapping[str, Run], chains: Mapping[str, Chain]) -> list[Effect]:
+    """Each run against its baseline: replaced questions against gold ones, all else against the run as it is.
+
+    ``runs`` are named by the kind of intervention, `AS_IS` among them, over the same problems; ``chains`` are gold.
+    """
+    found = []
+    steps = {name: _steps(run, chains) for name, run in runs.items()}
+    for name, run in runs.items():
+        against = None if name == AS_IS else "questions" if name in REPLACEMENTS else AS_IS
+        pair = None if against is None else compare([runs[against], run]).pairs[0]
+        right = compare([run]).rows[0].metrics["correct"]["rate"]
+        share = fmean(steps[name]) if steps[name] else None
+        gap = _gap(steps[name], steps[against]) if against else None
+        found.append(Effect(name, right, share, against, pair, gap))
+    return found
+
+
+def effects_table(found: Sequence[Effect]) -> Table:
+    """Readable at 80 columns."""
+    made = new_table("Right and steps right in %, differences in points [95 % paired], exact McNemar p", _COLUMNS)
+    for effect in found:
+        pair, gap = effect.pair, effect.steps_difference
+        made.add_row(
+            text(effect.name),
+            percent(effect.right),
+            "-" if effect.steps is None else percent(effect.steps),
+            effect.against or "",
+            points(pair.difference, pair.low, pair.high) if pair else "",
+            p_value(pair.p) if pair else "",
+            points(*gap) if gap else "",
+        )
+    return made
+
+
+def effects_json(found: Sequence[Effect]) -> list[dict[str, Any]]:
+    """Unrounded, as plain values."""
+    return [asdict(effect) for effect in found]
+
+
+_COLUMNS = ("right", "steps", "against", "right, points", "p", "steps, points")
+
+
+def _steps(run: Run, chains: Mapping[str, Chain]) -> list[float]:
+    """For each problem with numbers in its gold steps, the mean share over its samples, in the problems' order."""
+    shares: dict[str, list[float]] = {}
+    for trace in run.traces:
+        if (share := step_accuracy(trace, chains[trace.problem_id])) is not None:
+            shares.setdefault(trace.problem_id, []).append(share)
+    return [fmean(shares[p.id]) for p in run.problems if p.id in shares]
+
+
+def _gap(mine: list[float], theirs: list[float]) -> tuple[float, float, float] | None:
+    if not mine:
+        return None
+    low, high, _ = stats.bootstrap_difference([mine], [theirs], _SEED)
+    return fmean(mine) - fmean(theirs), low, high

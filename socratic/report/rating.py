@@ -1,0 +1,148 @@
+"""Blind ratings of sub-questions by people, and how far raters agree.
+
+The rubric follows what the human evaluations of Guided question generation (2211.12835, section 4) ask: are the
+sub-questions needed, can each be answered, do they come in order, and do they lead all the way?
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from socratic.evaluate import Run
+from socratic.report.tables import new_table, text
+from socratic.stats import krippendorff_alpha
+from socratic.store import JsonlAppender, read_records
+from socratic.types import UserError
+
+CRITERIA = {
+    "necessary": "each sub-question is needed to solve the problem",
+    "answerable": "each can be answered from the problem and the answers before it",
+    "ordered": "they stand in an order that leads to the solution",
+    "complete": "answering all of them solves the problem",
+}
+LEVELS = {"0": "no", "1": "partly", "2": "yes"}
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What ``rater`` said of one system's sub-questions to one problem; each criterion 0, 1 or 2."""
+
+    problem_id: str
+    run: str
+    questions: list[str]
+    rater: str
+    necessary: int
+    answerable: int
+    ordered: int
+    complete: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to rate: a problem's text and the sub-questions of a system that is not shown."""
+
+    problem_id: str
+    problem: str
+    run: str
+    questions: tuple[str, ...]
+
+
+def items(runs: Sequence[tuple[str, Run]], limit: int | None, seed: int) -> list[Item]:
+    """The first ``limit`` problems of a seeded order, each with every run's sub-questions in an order of its own.
+
+    The same for every rater. Raises `UserError` where a run asks no sub-questions, or the runs share no problem.
+    """
+    found: dict[str, list[Item]] = {}
+    for name, run in runs:
+        texts = {p.id: "\n".join(filter(None, (p.context, p.question))) for p in run.problems}
+        asked = {t.problem_id: tuple(s.question for s in t.steps if s.question) for t in run.traces if t.sample == 0}
+        if not any(asked.values()):
+            raise UserError(f"{run.path} asks no sub-questions; rate runs of the solvers socratic, tied or unified")
+        for id, questions in asked.items():
+            found.setdefault(id, []).append(Item(id, texts[id], name, questions))
+    shared = sorted(id for id, group in found.items() if len(group) == len(runs))
+    if not shared:
+        raise UserError(f"the {len(runs)} runs share no problem; rate runs over the same data set and split")
+    rng = random.Random(seed)
+    rng.shuffle(shared)
+    return [item for id in shared[:limit] for item in rng.sample(found[id], len(found[id]))]
+
+
+def rate(
+    todo: Sequence[Item], rater: str, out: Path, ask: Callable[[Item, int], str], say: Callable[[str], None]
+) -> int:
+    """Have one rater rate what ``out`` does not hold yet of theirs, each rating kept at once; how many were given.
+
+    ``ask(item, left)`` shows an item and returns the line typed: a digit of `LEVELS` for each of `CRITERIA`, ``s`` to
+    skip it, ``q`` to stop.
+    """
+    done = {(r.problem_id, r.run) for r in read_ratings([out]) if r.rater == rater} if out.exists() else set()
+    left = [item for item in todo if (item.problem_id, item.run) not in done]
+    given = 0
+    with JsonlAppender(out) as log:
+        for place, item in enumerate(left):
+            while True:
+                line = ask(item, len(left) - place).strip().lower()
+                if line == "q":
+                    return given
+                digits = [character for character in line if not character.isspace()]
+                if line == "s" or (len(digits) == len(CRITERIA) and all(d in LEVELS for d in digits)):
+                    break
+                say(f"type {len(CRITERIA)} digits from 0 to 2, such as 2 2 1 2; s skips, q stops")
+            if line != "s":
+                values = dict(zip(CRITERIA, map(int, digits), strict=True))
+                log.append(Rating(item.problem_id, item.run, list(item.questions), rater, **values).to_json())
+                given += 1
+    return given
+
+
+def read_ratings(paths: Sequence[Path]) -> list[Rating]:
+    """All ratings of some files; raises `UserError` with file and line for what is none."""
+    return list(_read(paths))
+
+
+def agreement(ratings: Sequence[Rating]) -> dict[str, Any]:
+    """Mean and number of ratings of each run by criterion, and Krippendorff's alpha of each criterion over raters."""
+    if not ratings:
+        raise UserError("there are no ratings yet; rate some runs first")
+    raters = sorted({r.rater for r in ratings})
+    runs: dict[str, list[Rating]] = {}
+    units: dict[tuple[str, str], dict[str, Rating]] = {}
+    for rating in ratings:
+        runs.setdefault(rating.run, []).append(rating)
+        units.setdefault((rating.problem_id, rating.run), {})[rating.rater] = rating
+    alphas = {}
+    for criterion in CRITERIA:
+        table = [[getattr(u[r], criterion) if r in u else None for r in raters] for u in units.values()]
+        alphas[criterion] = krippendorff_alpha(table)
+    means = {
+        run: {"ratings": len(group), **{c: fmean(getattr(r, c) for r in group) for c in CRITERIA}}
+        for run, group in runs.items()
+    }
+    return {"raters": raters, "runs": means, "alpha": alphas}
+
+
+def agreement_table(found: dict[str, Any]) -> Table:
+    """One row a run, and one for the agreement."""
+    raters = f"{len(found['raters'])} rater{'s' * (len(found['raters']) > 1)}"
+    made = new_table(f"Mean rating, 0 to 2; Krippendorff's alpha over {raters}", ["ratings", *CRITERIA])
+    for run, means in found["runs"].items():
+        made.add_row(text(run), str(means["ratings"]), *(f"{means[c]:.2f}" for c in CRITERIA))
+    alphas = ("-" if found["alpha"][c] is None else f"{found['alpha'][c]:.2f}" for c in CRITERIA)
+    made.add_row("(alpha)", "", *alphas)
+    return made
+
+
+def _read(paths: Sequence[Path]) -> Iterator[Rating]:
+    for path in paths:
+        yield from read_records(path, Rating, allow_torn_tail=True)

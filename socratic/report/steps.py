@@ -1,0 +1,176 @@
+"""Sub-questions and steps judged: against gold, and by the arithmetic in them; no model runs.
+
+Question quality follows Shridhar et al. (2212.00193, section 5) and Guided question generation (2211.12835, section 4):
+BLEU against gold questions, and granularity, the number of questions against the number of gold steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from socratic.answers import extract
+from socratic.calculator import agrees, calculate, marks
+from socratic.evaluate import Run
+from socratic.report.tables import new_table, percent, text
+from socratic.types import CalculatorError, Chain, Problem, Step, Trace
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_MARK = re.compile(r"<<[^<>]*>>")
+_MARKED = "\0"
+_OPERAND = r"\(?\$?\d[\d,]*(?:\.\d+)?%?\)?"
+_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d[\d,]*(?:\.\d+)?|{_MARKED})")
+_AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", "%": "", ",": ""})
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Shares are in [0, 1]; None where nothing is there to judge. Of a chain of thought there are no questions.
+
+    ``bleu`` (0 to 100, sacrebleu) and ``token_f1`` set the j-th question against the j-th gold one, ``granularity`` is
+    the mean ratio of questions to gold steps, ``same_count`` the share of problems with as many. ``leaking`` is the
+    share of questions that state a number found neither in the problem nor in a step before. ``step_accuracy``: of the
+    gold steps, the share whose result stands at the same place. Of the right answers, ``wrong_arithmetic`` had a
+    calculation that is wrong, ``unused_step`` a step whose result nothing later uses. ``calculator_coverage``: of all
+    calculations written, those that went through a calculator's mark.
+    """
+
+    bleu: float | None
+    token_f1: float | None
+    granularity: float | None
+    same_count: float | None
+    leaking: float | None
+    step_accuracy: float | None
+    wrong_arithmetic: float | None
+    unused_step: float | None
+    calculator_coverage: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """By name."""
+        return asdict(self)
+
+
+def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
+    """All traces of a complete run, against gold ``chains`` by problem id where there are any."""
+    problems = {problem.id: problem for problem in run.problems}
+    right = {(score.problem_id, score.sample) for score in run.scores if score.correct}
+    solved = [t for t in run.traces if (t.problem_id, t.sample) in right]
+    asked = [t for t in run.traces if any(step.question for step in t.steps)]
+    pairs = [pair for t in asked if t.problem_id in chains for pair in _aligned(t, chains[t.problem_id])]
+    counts = [(len(t.steps), len(chains[t.problem_id].steps)) for t in asked if t.problem_id in chains]
+    leaks = [leak for t in asked for leak in _leaks(problems[t.problem_id], t.steps)]
+    kept = [share for t in run.traces if (share := step_accuracy(t, chains.get(t.problem_id))) is not None]
+    calculations = [c for t in run.traces for step in t.steps for c in _calculations(step.answer)]
+    return StepReport(
+        bleu=_bleu(pairs),
+        token_f1=_mean([token_f1(*pair) for pair in pairs]),
+        granularity=_mean([mine / gold for mine, gold in counts]),
+        same_count=_mean([mine == gold for mine, gold in counts]),
+        leaking=_mean(leaks),
+        step_accuracy=_mean(kept),
+        wrong_arithmetic=_mean([_is_wrong(t.steps) for t in solved]),
+        unused_step=_mean([has_unused_step(t) for t in solved if any(s.question for s in t.steps)]),
+        calculator_coverage=_mean([marked for marked, _ in calculations]),
+    )
+
+
+def step_accuracy(trace: Trace, chain: Chain | None) -> float | None:
+    """The share of the gold steps with a number as result that the trace has at the same place.
+
+    None without such a gold step, and for the solvers that make no steps.
+    """
+    if chain is None or trace.solver in ("cot", "answer"):
+        return None
+    found = [step_value(step) for step in trace.steps]
+    gold = [(place, value) for place, step in enumerate(chain.steps) if (value := step_value(step)) is not None]
+    return fmean(place < len(found) and found[place] == value for place, value in gold) if gold else None
+
+
+def step_value(step: Step) -> str | None:
+    """The number that a sub-answer arrives at, in canonical form."""
+    return extract(step.answer, "number").predicted
+
+
+def token_f1(text: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over words, without case and punctuation."""
+    mine, wanted = (Counter(re.findall(r"\w+", words.lower())) for words in (text, gold))
+    shared = (mine & wanted).total()
+    return 2 * shared / (mine.total() + wanted.total()) if shared else 0.0
+
+
+def has_unused_step(trace: Trace) -> bool:
+    """Whether the result of a step stands in no later calculation and is not the answer."""
+    values = [step_value(step) for step in trace.steps]
+    answer = extract(trace.answer or "", "number").predicted
+    for place, value in enumerate(values):
+        later = " ".join(step.answer for step in trace.steps[place + 1 :])
+        numbers = {extract(number, "number").predicted for number in _NUMBER.findall(later)}
+        if value is not None and value != answer and value not in numbers:
+            return True
+    return False
+
+
+def steps_table(reports: Mapping[str, StepReport]) -> Table:
+    """One row a run, readable at 80 columns."""
+    columns = ["BLEU", "F1", "count", "leak", "steps", "wrong", "unused", "marked"]
+    made = new_table(
+        "Steps, in %: questions like gold (BLEU, F1), as many; new numbers; steps right; calculations", columns
+    )
+    for name, r in reports.items():
+        shares = (r.token_f1, r.same_count, r.leaking, r.step_accuracy, r.wrong_arithmetic, r.unused_step)
+        cells = [*("-" if share is None else percent(share) for share in (*shares, r.calculator_coverage))]
+        made.add_row(text(name), "-" if r.bleu is None else f"{r.bleu:.1f}", *cells)
+    return made
+
+
+def _aligned(trace: Trace, chain: Chain) -> Iterator[tuple[str, str]]:
+    """The j-th question and the j-th gold one, as far as both go; what only one has stands against nothing."""
+    mine, gold = [s.question for s in trace.steps], [s.question for s in chain.steps]
+    length = max(len(mine), len(gold))
+    padded = (questions + [""] * (length - len(questions)) for questions in (mine, gold))
+    yield from zip(*padded, strict=True)
+
+
+def _bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
+    if not pairs:
+        return None
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu([mine for mine, _ in pairs], [[gold for _, gold in pairs]]).score)
+
+
+def _leaks(problem: Problem, steps: Sequence[Step]) -> Iterator[bool]:
+    known = set(_NUMBER.findall(f"{problem.context or ''} {problem.question}"))
+    for step in steps:
+        yield bool(set(_NUMBER.findall(step.question)) - known)
+        known |= set(_NUMBER.findall(f"{step.question} {step.answer}"))
+
+
+def _calculations(text: str) -> Iterator[tuple[bool, bool]]:
+    """For each calculation in a text: did it go through a mark, and is it right (or not to be computed)?"""
+    for mark in marks(text):
+        yield True, _holds(mark.expr, mark.result)
+    for expression, result in _PROSE.findall(_MARK.sub(_MARKED, text)):
+        if result != _MARKED:
+            yield False, _holds(expression.translate(_AS_TYPED), result.replace(",", ""))
+
+
+def _holds(expression: str, result: str) -> bool:
+    try:
+        return agrees(result, calculate(expression))
+    except CalculatorError:
+        return True
+
+
+def _is_wrong(steps: Sequence[Step]) -> bool:
+    return any(not holds for step in steps for _, holds in _calculations(step.answer))
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    return fmean(values) if values else None

@@ -1,0 +1,131 @@
+"""Recipes: what is planned, what is skipped, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from socratic import pipeline
+from socratic.pipeline import Plan, make_plan, read_recipe, run_plan
+from socratic.types import UserError
+
+RECIPE: dict[str, Any] = {
+    "data": "stories",
+    "splits": ["longer"],
+    "limit": 3,
+    "training": {"limit": 24, "max_steps": 1, "dev_limit": 0, "batch_size": 4},
+    "solving": {"max_tokens": 8, "max_rationale_tokens": 8, "max_steps": 2},
+    "students": {
+        "base": {"role": "unified", "student": "scratch:llama-mini"},
+        "qg": {"role": "qg", "student": "base"},
+        "cot": {"role": "cot", "student": "scratch:llama-mini", "max_steps": 2},
+    },
+    "arms": {"cot": {"solver": "cot", "lm": "cot"}, "pair": {"solver": "socratic", "qg": "qg", "qa": "base"}},
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return path
+
+
+def plan_of(folder: Path, **overrides: Any) -> Plan:
+    return make_plan(read_recipe(write(folder), overrides), folder / "out")
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def to_do(plan: Plan) -> list[str]:
+    return [stage.name for stage in (*plan.training, *plan.evaluation) if not stage.done]
+
+
+def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path)
+    assert len(to_do(plan)) == 5
+    compared = run_plan(plan, quiet())
+    assert [row.name for row in compared["longer, calculator on"].rows] == ["cot-s0", "pair-s0"]
+    assert to_do(plan) == []
+    assert (tmp_path / "out" / "qg-s0").is_symlink()
+    assert (tmp_path / "out" / "longer" / "pair-s0" / "metrics.json").is_file()
+    assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["data"] == "stories"
+    assert json.loads((tmp_path / "out" / "overlap.json").read_text())["longer"]["tests"] == 3
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("nothing was to be done")
+
+    with monkeypatch.context() as patched:
+        for name in ("Training", "evaluate_with_bar", "load_lm"):
+            patched.setattr(pipeline, name, refuse)
+        assert run_plan(plan_of(tmp_path), quiet()).keys() == compared.keys()
+
+    assert to_do(plan_of(tmp_path, **{"arms.pair.max_steps": 3})) == ["pair on longer, seed 0"]
+    assert to_do(plan_of(tmp_path, **{"students.cot.max_steps": 1})) == ["train cot, seed 0", "cot on longer, seed 0"]
+    below_base = ["train base, seed 0", "train qg, seed 0", "pair on longer, seed 0"]
+    assert to_do(plan_of(tmp_path, **{"students.base.learning_rate": 1e-4})) == below_base
+    assert len(to_do(plan_of(tmp_path, seeds=[0, 1]))) == 5
+    assert to_do(plan_of(tmp_path, limit=2)) == ["cot on longer, seed 0", "pair on longer, seed 0"]
+
+
+def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
+    small = {"arms": {"cot": RECIPE["arms"]["cot"]}, "students": {"cot": RECIPE["students"]["cot"]}}
+    recipe = read_recipe(write(tmp_path, **small), {"seeds": [0, 1], "calculator": [True, False]})
+    compared = run_plan(make_plan(recipe, tmp_path / "out"), quiet())
+    assert list(compared) == ["longer, calculator on", "longer, calculator off"]
+    for comparison, name in zip(compared.values(), ("cot", "cot-nocalc"), strict=True):
+        [row] = comparison.rows
+        assert (row.name, len(row.runs)) == (name, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"split": "x"}, "unknown recipe key 'split'; did you mean 'splits'?"),
+        ({"training.epoch": 1}, "'epoch'.*did you mean 'epochs'"),
+        ({"students.qgg.epochs": 1}, "no 'students.qgg' to set 'epochs' in; did you mean 'qg'"),
+        ({"students.qg.rol": 1}, "unknown key 'rol' in students.qg; did you mean 'role'"),
+        ({"students.qg.epochs": "many"}, "students.qg: epochs='many' is not usable"),
+        ({"arms.cot.temperatur": 1}, "unknown key 'temperatur' in arms.cot; did you mean 'temperature'"),
+        ({"arms.cot.qg": "qg"}, "arms.cot: solver 'cot' needs the one student lm"),
+        ({"training.seed": 1}, "sets seed, which the whole recipe shares; set seeds there"),
+        ({"solving.calculator": True}, "sets calculator, which the whole recipe shares; set calculator there"),
+        ({"seeds": []}, "seeds=\\[\\] is not usable"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_recipe(write(tmp_path), overrides)
+
+
+def test_students_start_from_something_that_stands_before(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"students.qg starts from 'cot', which stands below it; move 'cot' up"):
+        plan_of(tmp_path, **{"students.qg.student": "cot"})
+    with pytest.raises(UserError, match=r"students.cot has nothing to start from"):
+        plan_of(tmp_path, **{"students.cot": {"role": "cot"}})
+
+
+def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_recipe(tmp_path / "absent.yaml", {})
+    for text in ("- a", "a: [", "\xff"):
+        (tmp_path / "bad.yaml").write_bytes(text.encode("latin-1"))
+        with pytest.raises(UserError, match=r"bad.yaml is not"):
+            read_recipe(tmp_path / "bad.yaml", {})
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parent.parent.glob("recipes/*.yaml")), ids=lambda path: path.stem
+)
+def test_shipped_recipes_are_readable(path: Path) -> None:
+    recipe = read_recipe(path, {})
+    used = {arm[place] for arm in recipe.arms.values() for place in ("qg", "qa", "lm") if place in arm}
+    started = {recipe.students[name].get("student") for name in used}
+    assert used | (started & recipe.students.keys()) == recipe.students.keys()

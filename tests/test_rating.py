@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_compare import make_run, right
+from test_steps import GOLD, PROBLEM, judged, trace
+
+from socratic.evaluate import Run
+from socratic.report.rating import Item, agreement, agreement_table, items, rate, read_ratings
+from socratic.types import Step, UserError
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[tuple[str, Run]]:
+    other = trace(Step("What is left?", GOLD[1].answer))
+    return [("a", judged(tmp_path / "a", trace(*GOLD))), ("b", judged(tmp_path / "b", other))]
+
+
+def test_items_hide_nothing_but_the_system_and_are_the_same_for_every_rater(runs: list[tuple[str, Run]]) -> None:
+    found = items(runs, 10, seed=0)
+    assert found == items(runs, 10, seed=0)
+    assert {item.run for item in found} == {"a", "b"}
+    assert all(item.problem == PROBLEM.question for item in found)
+    assert {item.questions for item in found} == {tuple(s.question for s in GOLD), ("What is left?",)}
+
+
+def test_ratings_are_kept_one_by_one_and_go_on_where_they_stopped(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    out, said = tmp_path / "ratings.jsonl", list[str]()
+    lines = iter(["nonsense", "2 2 3 2", "2210", "q"])
+
+    def ask(item: Item, left: int) -> str:
+        return next(lines)
+
+    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 1
+    assert len(said) == 2
+    lines = iter(["2 2 2 2"])
+    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 1
+    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 0
+    first, second = read_ratings([out])
+    assert (first.necessary, first.answerable, first.ordered, first.complete) == (2, 2, 1, 0)
+    assert first.run != second.run
+
+
+def test_agreement_over_raters(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    files = []
+    for rater, by_run in {"eve": {"a": "2222", "b": "0001"}, "bob": {"a": "2221", "b": "0002"}}.items():
+        files.append(tmp_path / f"{rater}.jsonl")
+        said = dict(by_run)
+        rate(items(runs, 10, 0), rater, files[-1], lambda item, left: said[item.run], print)  # noqa: B023
+    found = agreement(read_ratings(files))
+    assert found["raters"] == ["bob", "eve"]
+    assert found["runs"]["a"] == {"ratings": 2, "necessary": 2, "answerable": 2, "ordered": 2, "complete": 1.5}
+    assert found["alpha"]["necessary"] == 1.0
+    assert found["alpha"]["complete"] < 0.5
+    assert agreement_table(found).row_count == 3
+
+
+def test_what_cannot_be_rated_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="asks no sub-questions"):
+        items([("cot", make_run(tmp_path / "cot", right(0)))], 10, 0)
+    with pytest.raises(UserError, match="no ratings yet"):
+        agreement([])
+    (tmp_path / "bad.jsonl").write_text('{"problem_id": 1}\n')
+    with pytest.raises(UserError, match=r"bad.jsonl:1"):
+        read_ratings([tmp_path / "bad.jsonl"])

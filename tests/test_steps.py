@@ -1,0 +1,85 @@
+"""Sub-questions and steps judged, on traces whose faults are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from socratic.evaluate import Run, load_run
+from socratic.evaluate import evaluate as run_evaluation
+from socratic.report.steps import has_unused_step, judge, step_accuracy, steps_table, token_f1
+from socratic.types import Chain, Problem, Step, Trace
+
+PROBLEM = Problem("p", "d", "test", "Ann has 3 boxes of 12 pens and gives 5 away. How many are left?", "31")
+GOLD = (
+    Step("How many pens does Ann have?", "She has 3*12=<<3*12=36>>36 pens."),
+    Step("How many are left?", "There are 36-5=<<36-5=31>>31 left."),
+)
+CHAIN = Chain("p", "d", PROBLEM.question, "31", "number", GOLD)
+
+
+def trace(*steps: Step, answer: str = "31", solver: str = "iterative") -> Trace:
+    raw = "\n".join([*(text for s in steps for text in (s.question, s.answer)), f"#### {answer}"])
+    return Trace("p", 0, solver, steps, raw, answer, "finished", None, True, 20, 0.1, "1")
+
+
+def judged(folder: Path, given: Trace) -> Run:
+    run_evaluation([PROBLEM], lambda jobs: iter([given]), folder, {"solver": given.solver})
+    return load_run(folder)
+
+
+def test_gold_is_judged_flawless(tmp_path: Path) -> None:
+    report = judge(judged(tmp_path, trace(*GOLD)), {"p": CHAIN})
+    assert report.bleu == pytest.approx(100)
+    assert (report.token_f1, report.granularity, report.same_count, report.step_accuracy) == (1, 1, 1, 1)
+    assert (report.leaking, report.wrong_arithmetic, report.unused_step, report.calculator_coverage) == (0, 0, 0, 1)
+
+
+def test_faults_are_counted(tmp_path: Path) -> None:
+    steps = (
+        Step("How many pens does Ann have?", "She has 3 x 12 = 35 pens."),
+        Step("How many are 36 less 5?", "There are 36-5=<<36-5=31>>31 left."),
+        Step("And her age?", "She is 9."),
+    )
+    report = judge(judged(tmp_path, trace(*steps)), {"p": CHAIN})
+    assert report.bleu is not None
+    assert 0 < report.bleu < 100
+    assert report.granularity == 1.5
+    assert report.same_count == 0
+    assert report.leaking == pytest.approx(1 / 3)  # 36 stands neither in the problem nor in a step before
+    assert report.step_accuracy == 0.5
+    assert report.wrong_arithmetic == 1
+    assert report.unused_step == 1
+    assert report.calculator_coverage == 0.5
+
+
+def test_without_gold_and_without_questions(tmp_path: Path) -> None:
+    report = judge(judged(tmp_path / "a", trace(*GOLD)), {})
+    assert (report.bleu, report.token_f1, report.granularity, report.step_accuracy) == (None,) * 4
+    assert report.calculator_coverage == 1
+    rationale = Step("", "3*12=<<3*12=36>>36\n36-5=<<36-5=31>>31")
+    report = judge(judged(tmp_path / "b", trace(rationale, solver="cot")), {"p": CHAIN})
+    assert (report.bleu, report.leaking, report.step_accuracy, report.unused_step) == (None,) * 4
+    assert report.wrong_arithmetic == 0
+    shown = steps_table({"b": report})
+    assert [next(iter(column.cells)) for column in shown.columns][1:5] == ["-"] * 4
+
+
+def test_step_accuracy_goes_by_place() -> None:
+    assert step_accuracy(trace(GOLD[1], GOLD[0]), CHAIN) == 0
+    assert step_accuracy(trace(GOLD[0]), CHAIN) == 0.5
+    assert step_accuracy(trace(), CHAIN) == 0
+    assert step_accuracy(trace(*GOLD), None) is None
+
+
+def test_an_unused_step_leads_nowhere() -> None:
+    assert not has_unused_step(trace(*GOLD))
+    assert has_unused_step(trace(Step("Q?", "It is 8."), *GOLD))
+    assert not has_unused_step(trace(Step("Q?", "A name."), *GOLD))
+
+
+def test_token_f1() -> None:
+    assert token_f1("How many pens?", "how many PENS") == 1
+    assert token_f1("", "how many") == 0
+    assert token_f1("how", "how many") == pytest.approx(2 / 3)
