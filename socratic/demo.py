@@ -151,7 +151,9 @@ def _accuracies(by_split: Mapping[str, Comparison]) -> Table:
 
 
 def _costs(comparison: Comparison) -> Table:
-    made = new_table("What it took", ["parameters", "trained on", "decoded a problem"], first="student")
+    made = new_table(
+        "What it took, each student's base included", ["parameters", "trained on", "decoded a problem"], first="student"
+    )
     for row in comparison.rows:
         trained = f"{(row.trained_tokens or 0) / 1e6:.2f} M tokens"
         decoded = f"{row.metrics['tokens_per_problem']:.0f} tokens"

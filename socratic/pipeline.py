@@ -201,7 +201,7 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
             loaded = {model: loaded.get(model) or load_lm(model) for model in run.models.values()}
             qg, qa, lm = (loaded.get(run.models.get(place, "")) for place in ("qg", "qa", "lm"))
             solving = Solving(run.settings, qg, qa, lm)
-            record = {"data": plan.recipe.data, "split": run.split, "split_scheme": "authors"}
+            record = {"data": plan.recipe.data, "split": run.split, "split_scheme": "authors", "arm": run.arm}
             size, samples = plan.recipe.batch_size, plan.recipe.samples
             what = f"{number}/{count} {run.name}"
             evaluate_with_bar(what, run.problems, solving, run.folder, record, samples, "if-possible", size, console)

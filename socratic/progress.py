@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from socratic.evaluate import Metrics, Resume, evaluate
 from socratic.loops import Solving
 from socratic.train import TrainingRun, TrainSettings, train
-from socratic.types import Problem, Score, Trace
+from socratic.types import Problem, Score, Trace, UserError
 
 
 def evaluate_with_bar(
@@ -61,7 +63,8 @@ class Training:
 def train_with_bars(trainings: Sequence[Training], jobs: int, console: Console) -> None:
     """`train` them all, ``jobs`` at a time in processes that share the cores; each has a bar.
 
-    One that starts from another's folder waits for that one. Where one fails, those under way are finished first.
+    One that starts from another's folder waits for that one. Where one fails or is interrupted, the others end too; all
+    can be continued.
     """
     with _bar(console) as bar:
         tasks = {t.out: bar.add_task(t.what, total=None, note="waits", start=False) for t in trainings}
@@ -103,39 +106,50 @@ def _train_one(training: Training, show: _Show) -> None:
 def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> None:
     context = multiprocessing.get_context("spawn")
     reports = context.SimpleQueue()
-    waiting, under_way = list(trainings), dict[Future[None], Training]()
+    waiting, under_way = list(trainings), dict[Path, BaseProcess]()
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # read when a child imports torch
     try:
-        with ProcessPoolExecutor(jobs, context, _begin_child, (reports,)) as pool:
-            while waiting or under_way:
-                missing = {str(t.out) for t in (*waiting, *under_way.values())}
-                for training in [t for t in waiting if t.run.student not in missing]:
-                    waiting.remove(training)
-                    under_way[pool.submit(_train_in_child, training)] = training
-                ended, _ = wait(under_way, timeout=0.2, return_when=FIRST_COMPLETED)
-                while not reports.empty():
-                    show(*reports.get())
-                for future in ended:
-                    del under_way[future]
-                    future.result()
+        while waiting or under_way:
+            missing = {str(t.out) for t in waiting} | {str(out) for out in under_way}
+            ready = [training for training in waiting if training.run.student not in missing]
+            for training in ready[: jobs - len(under_way)]:
+                waiting.remove(training)
+                started = context.Process(target=_train_in_child, args=(training, reports), daemon=True)
+                started.start()
+                under_way[training.out] = started
+            connection.wait([process.sentinel for process in under_way.values()], timeout=0.2)
+            ended = [out for out, process in under_way.items() if process.exitcode is not None]
+            while not reports.empty():  # after the exit codes: what a child said before it ended is here by now
+                report = reports.get()
+                if isinstance(report, UserError):
+                    raise report
+                show(*report)
+            for out in ended:
+                if (process := under_way.pop(out)).exitcode:
+                    raise RuntimeError(f"the training of {out} ended with exit code {process.exitcode}")
     finally:
+        for process in under_way.values():
+            process.terminate()
         if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = threads
 
 
-_reports: Any = None
+def _train_in_child(training: Training, reports: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its children
+    parent = multiprocessing.parent_process()
 
+    def show(*report: object) -> None:
+        if parent is not None and not parent.is_alive():
+            os._exit(1)
+        reports.put(report)
 
-def _begin_child(reports: Any) -> None:
-    global _reports
-    _reports = reports
-
-
-def _train_in_child(training: Training) -> None:
-    _train_one(training, lambda *report: _reports.put(report))
+    try:
+        _train_one(training, show)
+    except UserError as error:
+        reports.put(error)
 
 
 def _bar(console: Console) -> Progress:

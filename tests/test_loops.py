@@ -364,7 +364,7 @@ def test_what_decides_a_trace_is_on_record(codec: Codec) -> None:
     assert record["seed"] == 4
     assert record["transcript"] == TRANSCRIPT_VERSION
     assert record["calculator"] is True
-    assert record["models"] == {"lm": {"name": "script", "sha256": None, "dtype": ""}}
+    assert record["models"] == {"lm": {"name": "script", "sha256": None, "dtype": "", "parameters": None}}
     assert set(SolveSettings.model_fields) <= set(record)
 
 

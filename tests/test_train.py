@@ -15,8 +15,10 @@ import transformers
 from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_tokenizer
 
 from socratic import load_lm, score, solve, store
+from socratic.examples import causal_example
 from socratic.lm.checkpoint import read_card
 from socratic.lm.load import load_pretrained, load_student, merge
+from socratic.tokens import Codec
 from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
 from socratic.types import Chain, Role, UserError
@@ -109,6 +111,34 @@ def test_a_trained_folder_says_what_it_is(trained: dict[Role, Path]) -> None:
         assert (card.metrics["updates"], card.metrics["left_out"], card.metrics["skipped_updates"]) == (110, 0, 0)
         assert card.metrics["learning_rate"] == card.settings["learning_rate"] == 0.01
         assert f"role **{role}**" in (folder / "README.md").read_text()
+
+
+def test_every_second_chain_can_be_learned_in_another_form(student: str, tmp_path: Path) -> None:
+    card = fit(student, tmp_path / "both", chains=EIGHT, also="cot", max_steps=1)
+    halves = [(EIGHT[::2], "unified"), (EIGHT[1::2], "cot")]
+    codec = Codec(load_student(tmp_path / "both", torch.float32)[0].tokenizer)
+    examples = [causal_example(c, role, codec) for half, role in halves for c in half]  # type: ignore[arg-type]
+    assert card.metrics["learned_tokens"] == sum(sum(example.learned) for example in examples)
+    assert card.metrics["input_tokens"] == sum(len(example.ids) for example in examples)
+
+
+def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tmp_path: Path) -> None:
+    def recipe(out: str, start: str = student, **settings: Any) -> str:
+        return str(fit(start, tmp_path / out, max_steps=1, **settings).recipe)
+
+    first = recipe("a")
+    assert recipe("b", seed=7) == first
+    assert recipe("c", weight_decay=0.5) != first
+    assert recipe("d", chains=CHAINS[:2]) != first
+    assert recipe("e", start=str(tmp_path / "a")) == recipe("f", start=str(tmp_path / "b")) != first
+    assert load_lm(str(tmp_path / "b")).training == {"recipe": first, "seed": 7, "tokens": tokens_of(tmp_path / "b")}
+    assert tokens_of(tmp_path / "e") == 2 * tokens_of(tmp_path / "a")
+
+
+def tokens_of(folder: Path) -> int:
+    """Tokens read in training, by the card."""
+    tokens: int = read_card(folder).metrics["trained_tokens"]
+    return tokens
 
 
 def test_a_finished_run_is_left_alone(trained: dict[Role, Path]) -> None:
@@ -220,10 +250,11 @@ def test_a_killed_run_ends_in_the_weights_of_one_that_was_not(student: str, whol
         ("gpt2", {"batch_size": 1, "accumulation": 2, "seed": 5}),
         ("llama", {"lora_rank": 2}),
         ("t5", {"role": "answer"}),
+        ("llama", {"optimizer": "muon"}),
         # The first dev loss is made the best, so that four worse ones end the run after ten updates.
         ("gpt2", {"dev": EIGHT, "patience": 4, "epochs": 5.0, "trainer": {"greater_is_better": True}}),
     ],
-    ids=["accumulation", "adapter", "encoder-decoder", "patience"],
+    ids=["accumulation", "adapter", "encoder-decoder", "muon", "patience"],
 )
 def test_a_run_stopped_twice_ends_in_the_same_weights(
     kind: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

