@@ -105,32 +105,37 @@ def _train_one(training: Training, show: _Show) -> None:
 
 def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> None:
     context = multiprocessing.get_context("spawn")
-    reports = context.SimpleQueue()
-    waiting, under_way = list(trainings), dict[Path, BaseProcess]()
+    waiting, under_way = list(trainings), dict[Any, tuple[Training, BaseProcess]]()
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # read when a child imports torch
     try:
         while waiting or under_way:
-            missing = {str(t.out) for t in waiting} | {str(out) for out in under_way}
+            missing = {str(t.out) for t in (*waiting, *(training for training, _ in under_way.values()))}
             ready = [training for training in waiting if training.run.student not in missing]
             for training in ready[: jobs - len(under_way)]:
                 waiting.remove(training)
-                started = context.Process(target=_train_in_child, args=(training, reports), daemon=True)
-                started.start()
-                under_way[training.out] = started
-            connection.wait([process.sentinel for process in under_way.values()], timeout=0.2)
-            ended = [out for out, process in under_way.items() if process.exitcode is not None]
-            while not reports.empty():  # after the exit codes: what a child said before it ended is here by now
-                report = reports.get()
+                reports, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_train_in_child, args=(training, sender), daemon=True)
+                process.start()
+                sender.close()  # the child's end is the only one left, so that reading ends when the child does
+                under_way[reports] = training, process
+            readable: list[Any] = connection.wait(list(under_way))
+            for end in readable:
+                try:
+                    report = end.recv()
+                except EOFError:
+                    training, ended = under_way.pop(end)
+                    ended.join()
+                    if ended.exitcode:
+                        message = f"the training of {training.out} ended with exit code {ended.exitcode}"
+                        raise RuntimeError(message) from None
+                    continue
                 if isinstance(report, UserError):
                     raise report
                 show(*report)
-            for out in ended:
-                if (process := under_way.pop(out)).exitcode:
-                    raise RuntimeError(f"the training of {out} ended with exit code {process.exitcode}")
     finally:
-        for process in under_way.values():
-            process.terminate()
+        for _, process_left in under_way.values():
+            process_left.terminate()
         if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
@@ -144,12 +149,12 @@ def _train_in_child(training: Training, reports: Any) -> None:
     def show(*report: object) -> None:
         if parent is not None and not parent.is_alive():
             os._exit(1)
-        reports.put(report)
+        reports.send(report)
 
     try:
         _train_one(training, show)
     except UserError as error:
-        reports.put(error)
+        reports.send(error)
 
 
 def _bar(console: Console) -> Progress:

@@ -119,9 +119,7 @@ def has_unused_step(trace: Trace) -> bool:
 def steps_table(reports: Mapping[str, StepReport]) -> Table:
     """One row a run, readable at 80 columns."""
     columns = ["BLEU", "F1", "count", "leak", "steps", "wrong", "unused", "marked"]
-    made = new_table(
-        "Steps, in %: questions like gold (BLEU, F1), as many; new numbers; steps right; calculations", columns
-    )
+    made = new_table("Sub-questions against gold, steps and calculations, in % (docs/comparing.md)", columns)
     for name, r in reports.items():
         shares = (r.token_f1, r.same_count, r.leaking, r.step_accuracy, r.wrong_arithmetic, r.unused_step)
         cells = [*("-" if share is None else percent(share) for share in (*shares, r.calculator_coverage))]

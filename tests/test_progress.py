@@ -1,0 +1,50 @@
+"""Trainings side by side in processes of their own."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from socratic.lm.checkpoint import is_checkpoint, read_card
+from socratic.progress import Training, train_with_bars
+from socratic.tasks import load_chains
+from socratic.train import TrainingRun, TrainSettings
+from socratic.types import Role, UserError
+
+
+def training(role: Role, student: str, out: Path) -> Training:
+    settings = TrainSettings.parse({"max_steps": 1, "batch_size": 2, "limit": 4, "dev_limit": 0, "compile": False})
+    return Training(
+        out.name, TrainingRun(role, student, load_chains("stories", "test", limit=4), [], "x"), settings, out
+    )
+
+
+def test_one_that_starts_from_another_waits_for_it(tmp_path: Path) -> None:
+    text = io.StringIO()
+    base, other = tmp_path / "base", tmp_path / "other"
+    todo = [
+        training("qg", str(base), tmp_path / "qg"),
+        training("unified", "scratch:llama-micro", base),
+        training("cot", "scratch:llama-micro", other),
+    ]
+    train_with_bars(todo, 2, Console(file=text, width=100))
+    assert all(is_checkpoint(t.out) for t in todo)
+    assert read_card(tmp_path / "qg").base.location == str(base)
+    lines = [line for line in text.getvalue().splitlines() if line.endswith(": done")]
+    assert sorted(lines) == ["base: done", "other: done", "qg: done"]
+    assert lines.index("base: done") < lines.index("qg: done")
+
+
+def test_a_mistake_in_one_ends_all_with_its_sentence(tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "letter.txt").touch()
+    todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("foreign", "fine")]
+    with pytest.raises(UserError, match=r"foreign holds letter\.txt but no training run"):
+        train_with_bars(todo, 2, Console(file=io.StringIO()))
+    for child in multiprocessing.active_children():
+        child.join(10)
+        assert child.exitcode is not None
