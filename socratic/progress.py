@@ -64,7 +64,7 @@ def train_with_bars(trainings: Sequence[Training], jobs: int, console: Console) 
     """`train` them all, ``jobs`` at a time in processes that share the cores; each has a bar.
 
     One that starts from another's folder waits for that one. Where one fails or is interrupted, the others end too; all
-    can be continued.
+    can be continued. Raises `UserError` for one that was killed, and what `train` raises.
     """
     with _bar(console) as bar:
         tasks = {t.out: bar.add_task(t.what, total=None, note="waits", start=False) for t in trainings}
@@ -127,8 +127,10 @@ def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> No
                     training, ended = under_way.pop(end)
                     ended.join()
                     if ended.exitcode:
-                        message = f"the training of {training.out} ended with exit code {ended.exitcode}"
-                        raise RuntimeError(message) from None
+                        raise UserError(
+                            f"the training of {training.out} ended with exit code {ended.exitcode}, if below 0 because "
+                            "it was killed, perhaps for want of memory; the same command continues it"
+                        ) from None
                     continue
                 if isinstance(report, UserError):
                     raise report

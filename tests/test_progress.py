@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import multiprocessing.connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -48,3 +50,17 @@ def test_a_mistake_in_one_ends_all_with_its_sentence(tmp_path: Path) -> None:
     for child in multiprocessing.active_children():
         child.join(10)
         assert child.exitcode is not None
+
+
+def test_one_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = multiprocessing.connection.wait
+
+    def kill_first(ends: Any) -> Any:
+        for child in multiprocessing.active_children():
+            child.kill()
+        return real(ends)
+
+    monkeypatch.setattr("multiprocessing.connection.wait", kill_first)
+    todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(UserError, match=r"the training of .* ended with exit code -9, .*the same command continues it"):
+        train_with_bars(todo, 2, Console(file=io.StringIO()))
