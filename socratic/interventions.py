@@ -3,7 +3,7 @@
 Swaps put gold in a student's place: gold *questions* for QA, gold *answers* for QG, or a gold *history* before every
 slot, as in training (the difference to the predicted history is the exposure gap). Interventions ask whether QA uses
 the questions at all: gold questions in another order (*shuffle*), those of another problem (*foreign*), or always the
-same (*generic*); their baseline is the swap of questions. (Shridhar et al. 2212.00193, section 5, ablate questions so.)
+same (*generic*); their baseline is the swap of questions. (Shridhar et al. 2212.00193 also ablate questions.)
 """
 
 from __future__ import annotations

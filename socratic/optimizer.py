@@ -1,7 +1,8 @@
 """Muon for the matrices inside a model's blocks, AdamW for the rest, as one optimizer.
 
 Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks", in torch's implementation.
-Students trained from nothing learn with it in a fraction of the updates that AdamW alone takes.
+After 800 updates of 16 a student of 2 million parameters, trained from nothing on an early version of the bundled
+stories, solved 98 % of dev with it and 9 % with AdamW (one run each).
 """
 
 from __future__ import annotations

@@ -22,8 +22,10 @@ names the folder last used.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ class Recipe(Settings):
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(ABC):
     """One folder to be filled; ``key`` hashes all that decides its content."""
 
     name: str
@@ -91,9 +93,9 @@ class Stage:
     key: str
 
     @property
+    @abstractmethod
     def done(self) -> bool:
         """Whether the folder is whole."""
-        raise NotImplementedError
 
     @property
     def folder(self) -> Path:
@@ -110,7 +112,7 @@ class TrainStage(Stage):
 
     @property
     def done(self) -> bool:
-        return is_checkpoint(self.folder)
+        return is_checkpoint(self.folder) and store.check_manifest(self.folder) is None
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     problems = {split: tuple(load_problems(recipe.data, split, data_dir, recipe.limit)) for split in recipe.splits}
     training = tuple(_train_stages(recipe, out, source, chains, dev))
     evaluation = tuple(_evaluate_stages(recipe, out, problems, {s.link.name: s for s in training}))
-    overlaps = {split: find_overlaps([chain.problem() for chain in chains], tests) for split, tests in problems.items()}
+    trained = [chain.problem() for chain in chains]
+    overlaps = {split: find_overlaps(trained, tests) for split, tests in problems.items()}
     return Plan(recipe, out, training, evaluation, overlaps)
 
 
@@ -315,6 +318,7 @@ def _override(values: dict[str, Any], name: str, value: Any) -> None:
     place[last] = value
 
 
+@lru_cache
 def _content(model: str) -> str:
     """What tells one MODEL from another: the hash of a file or of a folder's files, else its name."""
     path = Path(model)

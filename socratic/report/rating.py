@@ -1,8 +1,4 @@
-"""Blind ratings of sub-questions by people, and how far raters agree.
-
-The rubric follows what the human evaluations of Guided question generation (2211.12835, section 4) ask: are the
-sub-questions needed, can each be answered, do they come in order, and do they lead all the way?
-"""
+"""Blind ratings of sub-questions by people, and how far raters agree."""
 
 from __future__ import annotations
 

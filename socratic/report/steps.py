@@ -1,7 +1,7 @@
 """Sub-questions and steps judged: against gold, and by the arithmetic in them; no model runs.
 
-Question quality follows Shridhar et al. (2212.00193, section 5) and Guided question generation (2211.12835, section 4):
-BLEU against gold questions, and granularity, the number of questions against the number of gold steps.
+BLEU against gold questions and granularity, the number of questions against the number of gold steps, are what Guided
+question generation (2211.12835) rewards.
 """
 
 from __future__ import annotations
