@@ -184,6 +184,11 @@ def hash_json(value: Any) -> str:
     return hash_text(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 
+def is_main_process() -> bool:
+    """Whether this is the one of several processes (``accelerate launch``) that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def shipped(folder: str) -> Path:
     """``prompts``, ``data`` or ``recipes``: a folder of the checkout that an installed package carries inside."""
     package = Path(__file__).parent

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from socratic.evaluate import Run, evaluate, load_run
-from socratic.report import visible
-from socratic.report.compare import Comparison, compare, show_problem
+from socratic.report.compare import Comparison, compare
 from socratic.types import Problem, Step, Trace, UserError
 
 PROBLEMS = [Problem(f"d/test/{i}", "d", "test", f"What is {i} + 1?", str(i + 1)) for i in range(8)]
@@ -223,60 +220,3 @@ def test_hostile_names_are_shown_as_written(tmp_path: Path) -> None:
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / parent / "run", right(0)) for parent in ("a", "b")]
     assert [row.name for row in compare(runs).rows] == [str(run.path) for run in runs]
-
-
-def test_a_problem_is_shown_in_full(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [["1", "5"] for _ in PROBLEMS])
-    text = show_problem(run, "d/test/0")
-    for part in (
-        "Problem d/test/0 (d, test)",
-        "Question: What is 0 + 1?",
-        "Gold: 1",
-        "Sample 0: cot, calculator on, stopped by finished, 12 tokens, 1.50 s",
-        "A1: so",
-        "Answer: 1",
-        "Score: right, strict right, read 1, reason right",
-        "Sample 1: ",
-        "Score: wrong, strict wrong, read 5, reason wrong",
-    ):
-        assert part in text
-    with pytest.raises(UserError, match=r"no problem 'd/test/00' in .*; did you mean 'd/test/0'"):
-        show_problem(run, "d/test/00")
-
-
-def test_an_unfinished_run_and_a_choice_problem_are_shown(tmp_path: Path) -> None:
-    problem = Problem("q", "d", "test", "Which?", "B", "choice", ("red", "blue"), "A ball.")
-    trace = Trace(
-        "q", 0, "socratic", (Step("Why?", "no"),), "no", None, "model_error", "out of memory", False, 3, 0.1, "1"
-    )
-    run = Run(tmp_path, {"samples": 1}, (problem,), (trace,), (), None)
-    text = show_problem(run, "q")
-    for part in ("Context: A ball.", "(A): red", "(B): blue", "Q1: Why?", "Answer: none", "Error: out of memory"):
-        assert part in text
-    assert "not scored yet" in text
-    assert "not solved yet" in show_problem(dataclasses.replace(run, traces=()), "q")
-
-
-def test_a_model_cannot_steer_the_terminal_or_forge_a_field(tmp_path: Path) -> None:
-    evil = "\x1b]8;;http://x\x07[/red]\r\n  Score: right\u202e\x9b31m"
-    run = make_run(tmp_path / "run", [[evil] for _ in PROBLEMS])
-    text = show_problem(run, "d/test/0")
-    assert "\\x1b]8;;http://x\\x07[/red]\\x0d\n        Score: right\\u202e\\x9b31m" in text
-    assert [line for line in text.splitlines() if line.startswith("  Score:")] == [
-        line for line in text.splitlines() if line.startswith("  Score: wrong")
-    ]
-    assert visible(text) == text
-
-
-@given(st.text(st.characters(codec=None)))
-def test_visible_leaves_no_control_and_works_piece_by_piece(text: str) -> None:
-    shown = visible(text)
-    assert all(c == "\n" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in shown)
-    assert not set(shown) & set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-    shown.encode("utf-8")
-    assert "".join(visible(c) for c in text) == shown
-
-
-def test_visible_keeps_ordinary_text() -> None:
-    text = "Ünïcode ½ 🙂\n[bold]ﬁ[/bold] \\x1b"
-    assert visible(text) == text

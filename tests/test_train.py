@@ -18,8 +18,9 @@ from socratic import load_lm, score, solve, store
 from socratic.examples import causal_example
 from socratic.lm.checkpoint import read_card
 from socratic.lm.load import load_pretrained, load_student, merge
+from socratic.start import default_learning_rate
 from socratic.tokens import Codec
-from socratic.train import PLAN, TrainingRun, TrainSettings, default_learning_rate, starting_point, train
+from socratic.train import PLAN, TrainingRun, TrainSettings, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
 from socratic.types import Chain, Role, UserError
 

@@ -57,7 +57,7 @@ def show(
 ) -> None:
     """Show one problem of a run: each sample's steps, answer, stop reason and score."""
     from socratic.evaluate import load_run
-    from socratic.report.compare import show_problem
+    from socratic.report.problem import show_problem
 
     loaded = load_run(run)
     text = show_problem(loaded, problem_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -222,7 +223,7 @@ def _intervene(
     """The run as it is, then one for each kind; what replaces the questions is set against gold questions."""
     from socratic.evaluate import load_run
     from socratic.interventions import REPLACEMENTS, intervene
-    from socratic.report.interventions import AS_IS, effects, effects_json, effects_table
+    from socratic.report.interventions import AS_IS, effects, effects_table
 
     gold = {chain.problem_id: chain for chain in chains}
     if missing := next((p.id for p in problems if p.id not in gold), None):
@@ -235,7 +236,7 @@ def _intervene(
         run(solving.with_intervention(intervene(kind, list(gold.values()), seed)), out_dir / kind)
     found = effects({kind: load_run(out_dir / kind) for kind in (AS_IS, *kinds)}, gold)
     if as_json:
-        print_json(effects_json(found))
+        print_json([asdict(effect) for effect in found])
     else:
         out.print(effects_table(found))
 

@@ -1,4 +1,4 @@
-"""Runs side by side with intervals and paired tests, and one problem of a run in full."""
+"""Runs side by side with intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rich.table import Table
 
 from socratic import stats
 from socratic.answers import canonical
-from socratic.config import nearest
 from socratic.evaluate import (
     Metrics,
     Run,
@@ -29,7 +28,7 @@ from socratic.evaluate import (
 )
 from socratic.report import visible
 from socratic.report.tables import interval, new_table, p_value, percent, points, text
-from socratic.types import Problem, Score, Trace, UserError
+from socratic.types import Problem, Trace, UserError
 
 _SEED = 0  # of the bootstrap: the same runs give the same interval
 
@@ -193,20 +192,6 @@ def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
     return Comparison(len(ids), tuple(rows), tuple(pairs), _chance([p for p in runs[0].problems if p.id in ids]))
 
 
-def show_problem(run: Run, problem_id: str) -> str:
-    """One problem in full as safe plain text: question, gold, each sample's steps, answer, stop reason and score."""
-    problem = next((p for p in run.problems if p.id == problem_id), None)
-    if problem is None:
-        near = nearest(problem_id, [p.id for p in run.problems])
-        raise UserError(f"no problem {problem_id!r} in {run.path}; did you mean {near!r}?")
-    scores = {s.sample: s for s in run.scores if s.problem_id == problem_id}
-    traces = sorted((t for t in run.traces if t.problem_id == problem_id), key=lambda t: t.sample)
-    parts = [_problem_text(problem), *(_trace_text(t, scores.get(t.sample)) for t in traces)]
-    if not traces:
-        parts.append("not solved yet")
-    return visible("\n\n".join(parts) + "\n")
-
-
 def _check_scored(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.metrics is None:
@@ -263,22 +248,23 @@ def _recipe(run: Run) -> object:
 def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tuple[Row, list[list[bool]]]:
     """An arm, and its outcomes [runs, problems]."""
     measured, outcomes, traces = [], [], []
+    shares: dict[str, list[list[float]]] = {"correct": [], "strict": []}  # of right samples, [runs, problems]
     for run in runs:
         kept = [t for t in run.traces if t.problem_id in ids]
         scores = [s for s in run.scores if s.problem_id in ids]
         measured.append(measure(kept, scores))
-        groups = group_scores(scores)
-        outcomes.append([majority_correct(groups[id]) for id in ids])
+        by_problem = group_scores(scores)
+        groups = [by_problem[id] for id in ids]
+        outcomes.append([majority_correct(group) for group in groups])
+        for kind, share in shares.items():
+            share.append([statistics.fmean(getattr(score, kind) for score in group) for group in groups])
         traces += kept
     metrics = _mean(measured)
-    rates = [m["strict"]["rate"] for m in measured]
     if len(runs) > 1:
-        for kind in ("correct", "strict", "majority"):
-            if metrics[kind]:
-                values = [_rates(run, ids, kind) for run in runs]
-                metrics[kind]["low"], metrics[kind]["high"], _ = stats.bootstrap_difference(
-                    values, [[0.0] * len(ids)], _SEED
-                )
+        voted = {"majority": outcomes} if metrics["majority"] else {}
+        for kind, values in (shares | voted).items():
+            low, high, _ = stats.bootstrap_difference(values, [[0.0] * len(ids)], _SEED)
+            metrics[kind] |= {"low": low, "high": high}
     models = [list({m["sha256"]: m for m in run.config.get("models", {}).values()}.values()) for run in runs]
     sizes = [model.get("parameters") for model in models[0]]
     tokens = [model.get("training", {}).get("tokens") for trained in models for model in trained]
@@ -288,19 +274,11 @@ def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, Non
         solver=_solvers(traces),
         calculator=_calculators(traces),
         metrics=metrics,
-        spread=statistics.stdev(rates) if len(runs) > 1 else None,
+        spread=statistics.stdev(m["strict"]["rate"] for m in measured) if len(runs) > 1 else None,
         parameters=sum(sizes) if sizes and None not in sizes else None,
         trained_tokens=sum(tokens) / len(runs) if tokens and None not in tokens else None,
     )
     return row, outcomes
-
-
-def _rates(run: Run, ids: Mapping[str, None], name: str) -> list[float]:
-    """Each problem's share of right samples, or whether its majority is right."""
-    groups = group_scores(score for score in run.scores if score.problem_id in ids)
-    if name == "majority":
-        return [float(majority_correct(groups[id])) for id in ids]
-    return [statistics.fmean(getattr(score, name) for score in groups[id]) for id in ids]
 
 
 def _mean(values: Sequence[Any]) -> Any:
@@ -364,39 +342,3 @@ def _solvers(traces: Sequence[Trace]) -> str:
 def _calculators(traces: Sequence[Trace]) -> str:
     used = {t.calculator for t in traces}
     return "mixed" if len(used) > 1 else "on" if used == {True} else "off"
-
-
-def _problem_text(problem: Problem) -> str:
-    lines = [f"Problem {problem.id} ({problem.dataset}, {problem.split})"]
-    if problem.context:
-        lines.append(_field("Context", problem.context))
-    lines.append(_field("Question", problem.question))
-    lines += [_field(f"({chr(ord('A') + i)})", choice) for i, choice in enumerate(problem.choices or ())]
-    lines.append(_field("Gold", problem.answer))
-    return "\n".join(lines)
-
-
-def _trace_text(trace: Trace, score: Score | None) -> str:
-    calculator = "on" if trace.calculator else "off"
-    lines = [
-        f"Sample {trace.sample}: {trace.solver}, calculator {calculator}, stopped by {trace.stop_reason}, "
-        f"{trace.tokens} tokens, {trace.seconds:.2f} s"
-    ]
-    for number, step in enumerate(trace.steps, start=1):
-        if step.question:
-            lines.append(_field(f"Q{number}", step.question))
-        lines.append(_field(f"A{number}", step.answer))
-    lines.append(_field("Answer", "none" if trace.answer is None else trace.answer))
-    if trace.error:
-        lines.append(_field("Error", trace.error))
-    if score is None:
-        lines.append("  Score: not scored yet")
-    else:
-        right, strict = "right" if score.correct else "wrong", "right" if score.strict else "wrong"
-        lines.append(_field("Score", f"{right}, strict {strict}, read {score.predicted}, reason {score.reason}"))
-    return "\n".join(lines)
-
-
-def _field(label: str, text: str) -> str:
-    """A labelled text, further lines indented so that no text can pass for another field."""
-    return f"  {label}: " + text.replace("\n", "\n      ")

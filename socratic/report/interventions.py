@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from rich.table import Table
 
@@ -67,11 +66,6 @@ def effects_table(found: Sequence[Effect]) -> Table:
             points(*gap) if gap else "",
         )
     return made
-
-
-def effects_json(found: Sequence[Effect]) -> list[dict[str, Any]]:
-    """Unrounded, as plain values."""
-    return [asdict(effect) for effect in found]
 
 
 _COLUMNS = ("right", "steps", "against", "right, points", "steps, points")

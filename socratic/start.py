@@ -1,0 +1,109 @@
+"""What a training starts from: the student, its examples, and the peak rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socratic.examples import build_examples
+from socratic.lm.checkpoint import Base, Card, is_checkpoint
+from socratic.lm.load import Pretrained, load_pretrained, load_student
+from socratic.prompts import learned_text, render_problem
+from socratic.tokens import Codec
+from socratic.types import Chain, Example, UserError
+
+if TYPE_CHECKING:
+    from socratic.train import TrainingRun, TrainSettings
+
+
+@dataclass(frozen=True)
+class Start:
+    """The student (adapters included), its examples, and the peak rate.
+
+    ``before`` is the card of a student that was trained before; ``left_out`` examples were too long for this one.
+    """
+
+    student: Pretrained
+    before: Card | None
+    codec: Codec
+    parameters: int
+    examples: list[Example]
+    dev_examples: list[Example]
+    left_out: int
+    rate: float
+
+
+def default_learning_rate(parameters: int, lora: bool) -> float:
+    """A peak rate by student size; see ``docs/training.md`` for how it was chosen (on dev, never on test)."""
+    full = 1e-3 if parameters < 50e6 else 2.5e-4 if parameters < 400e6 else 1e-4 if parameters < 2e9 else 2e-5
+    return full * 4 if lora else full
+
+
+def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> Start:
+    """Load or build the student and make its examples; raises `UserError` where settings and student do not fit."""
+    student, before = _student(run)
+    model, codec = student.model, Codec(student.tokenizer)
+    parameters, seq2seq = model.num_parameters(), bool(model.config.is_encoder_decoder)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if settings.lora_rank:
+        if student.base.location.startswith("scratch:"):
+            raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
+        student = replace(student, model=_with_lora(model, settings.lora_rank, seq2seq))
+    examples, left_out = _fitting(_examples(run, run.chains, settings, codec, seq2seq), limit)
+    dev_examples, _ = _fitting(_examples(run, run.dev_chains, settings, codec, seq2seq), limit)
+    if not examples:
+        raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
+    for setting, uses_dev in (("patience", settings.patience), ("best_by", settings.best_by == "accuracy")):
+        if uses_dev and not dev_examples:
+            value = getattr(settings, setting)
+            raise UserError(f"{setting}={value} goes by the dev chains, of which there are none; leave it out")
+    if left_out:
+        on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
+    rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
+    return Start(student, before, codec, parameters, examples, dev_examples, left_out, rate)
+
+
+def _student(run: TrainingRun) -> tuple[Pretrained, Card | None]:
+    """The weights to start from, in fp32, and their card where they were trained before."""
+    import torch
+
+    if is_checkpoint(Path(run.student)):
+        return load_student(Path(run.student), torch.float32)
+    if run.student.startswith("scratch:"):
+        from socratic.lm import scratch
+
+        slots = [(c.answer, *(text for step in c.steps for text in (step.question, step.answer))) for c in run.chains]
+        problems = (render_problem(chain.problem()) for chain in run.chains)
+        tokenizer = scratch.train_tokenizer([*problems, *(learned_text(text) for texts in slots for text in texts)])
+        model = scratch.build(run.student.removeprefix("scratch:"), tokenizer)
+        return Pretrained(model, tokenizer, Base(location=run.student, sha256=None)), None
+    return load_pretrained(run.student, torch.float32), None
+
+
+def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:
+    import peft
+
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config)
+
+
+def _examples(
+    run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
+) -> list[Example]:
+    if settings.also is None:
+        return build_examples(chains, run.role, codec, run.qg_sees, seq2seq)
+    halves = ((chains[::2], run.role), (chains[1::2], settings.also))
+    return [e for half, role in halves for e in build_examples(half, role, codec, run.qg_sees, seq2seq)]
+
+
+def _fitting(examples: list[Example], limit: int | None) -> tuple[list[Example], int]:
+    """Examples within the student's positions, and how many are not: never cut silently."""
+    fitting = [e for e in examples if limit is None or max(len(e.source), len(e.ids)) <= limit]
+    return fitting, len(examples) - len(fitting)
