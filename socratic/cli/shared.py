@@ -37,6 +37,7 @@ Seed = Annotated[int, typer.Option(help="Of sampling.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Problems under way at once.")]
 Dtype = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device computes in it.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the first GPU if unset.")]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: over the cluster that RAY_ADDRESS names.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A further setting, key=value.")]
 
 
@@ -56,6 +57,7 @@ def make_solving(
     device: str | None,
     dtype: str,
     setting: list[str] | None,
+    engine: Literal["local", "ray"],
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
     from socratic.lm.load import hush_transformers, load_lm
@@ -70,7 +72,13 @@ def make_solving(
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
     for note in filter(None, (model.note for model in models.values())):
         err.print(note, soft_wrap=True)
-    return Solving(settings, *(models[path] if path else None for path in (qg, qa, lm)))
+    places = {place: path for place, path in (("qg", qg), ("qa", qa), ("lm", lm)) if path}
+    lms = {place: models[path] for place, path in places.items()}
+    if engine == "ray":
+        from socratic.cluster import RaySolving
+
+        return RaySolving(settings, lms, places, device, dtype)
+    return Solving(settings, lms.get("qg"), lms.get("qa"), lms.get("lm"))
 
 
 def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from socratic.cli.shared import (
     DataDir,
     Device,
     Dtype,
+    Engine,
     Limit,
     Samples,
     Scheme,
@@ -113,6 +114,7 @@ def solve(
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "auto",
+    engine: Engine = "local",
     setting: Settings = None,
     column: Columns = None,
     as_json: AsJson = False,
@@ -122,6 +124,8 @@ def solve(
         raise UserError("give either the problem's text or --file, and not both")
     if column and file is None:
         raise UserError(f"--column {column[0]} names a column of --file, and there is none; leave it out")
+    if engine == "ray" and file is None:
+        raise UserError("--engine ray is for the problems of a --file; leave it out")
     if file is not None:
         from socratic.tasks import read_questions
 
@@ -131,7 +135,7 @@ def solve(
         if not words.strip():
             raise UserError("the problem is empty; give its text")
         problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
     if not as_json and file is None and samples == 1:
         _stream(solving, problems[0])
         return
@@ -162,6 +166,7 @@ def evaluate(
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "auto",
+    engine: Engine = "local",
     setting: Settings = None,
     swap: Annotated[
         list[str] | None, typer.Option(help="Gold in a student's place: questions, answers, history, or all.")
@@ -189,7 +194,7 @@ def evaluate(
     problems = load_problems(name, split, data_dir, limit, **data)
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
     chains = load_chains(name, split, data_dir, **data) if kinds else []
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting)
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
     record = {"data": name, "split": split, "split_scheme": split_scheme}
 
     def run(solving: Solving, folder: Path) -> dict[str, Any]:
