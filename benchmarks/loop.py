@@ -3,7 +3,9 @@
 Everyone solves the same GSM8K problems with the same student in both roles and is made to write the gold transcripts,
 so that all do the same number of turns with the same number of tokens (*forced transcripts*). Same dtype, threads and
 ids. Peers: transformers' ``generate`` reading everything again at each turn; ``generate`` with a `DynamicCache` kept
-for each model; transformers' continuous batching, pages of 16. Each at its best batch size of those tried.
+for each model; transformers' continuous batching, pages of 16; llama.cpp (``pip install llama-cpp-python`` beside this
+package) for one problem at a time. Each at its best batch size of those tried. ``cot-pass`` is this package solving the
+same problems by chain of thought: what the loop costs on top of it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ class Script:
     """A problem and its gold transcript, as each role sees it and turn by turn."""
 
     problem: Problem
-    ids: tuple[list[int], list[int]]
+    ids: list[list[int]]
     turns: list[Turn]
 
     @property
@@ -59,18 +61,18 @@ class Script:
         return sum(turn.written for turn in self.turns)
 
 
-def scripts(chains: list[Chain], codec: Codec) -> list[Script]:
-    """The gold transcripts of ``chains``."""
+def scripts(chains: list[Chain], codec: Codec, roles: Sequence[Role] = ROLES) -> list[Script]:
+    """The gold transcripts of ``chains``, for roles that take turns."""
     made = []
     for chain in chains:
-        examples = [causal_example(chain, role, codec) for role in ROLES]
+        examples = [causal_example(chain, role, codec) for role in roles]
         slots = [list(_slots(example.learned)) for example in examples]
         turns = []
         while any(slots):
-            role = 0 if len(slots[0]) >= len(slots[1]) else 1
+            role = slots.index(max(slots, key=len))
             start, end = slots[role].pop(0)
             turns.append(Turn(role, list(examples[role].ids[:start]), end - start))
-        made.append(Script(chain.problem("test"), (list(examples[0].ids), list(examples[1].ids)), turns))
+        made.append(Script(chain.problem("test"), [list(example.ids) for example in examples], turns))
     return made
 
 
@@ -88,8 +90,12 @@ Contestant = Callable[[list[Script], int], None]
 """Writes all scripts, at most so many problems at a time."""
 
 
-def socratic_engine(models: list[LM]) -> Contestant:
-    """This package, through `Solving`, each decoded token replaced by the gold one."""
+def socratic_engine(**models: LM) -> Contestant:
+    """This package, each decoded token replaced by the gold one: ``qg`` and ``qa`` in turn, or ``lm`` as CoT."""
+    solving = Solving(
+        SolveSettings.parse({"calculator": False, "solver": "cot" if "lm" in models else "socratic"}), **models
+    )
+    roles = list(models.values())
     golds: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     push, write_problem = Decoding.push, TokenSession.write_problem
 
@@ -98,16 +104,15 @@ def socratic_engine(models: list[LM]) -> Contestant:
         session.first = tuple(session.ids)  # type: ignore[attr-defined]
 
     def gold_push(row: Decoding, token: int) -> None:
-        gold = golds[models.index(row.request.lm), row.session.first]  # type: ignore[attr-defined]
+        gold = golds[roles.index(row.request.lm), row.session.first]  # type: ignore[attr-defined]
         push(row, gold[len(row.session.ids)])
 
     def run(work: list[Script], batch: int) -> None:
         for script in work:
-            first = tuple(models[0].codec.problem(problem_text(script.problem.question)))  # type: ignore[attr-defined]
-            golds.update({(role, first): script.ids[role] for role in (0, 1)})
+            first = tuple(roles[0].codec.problem(problem_text(script.problem.question)))  # type: ignore[attr-defined]
+            golds.update({(role, first): script.ids[role] for role in range(len(roles))})
         Decoding.push, TokenSession.write_problem = gold_push, gold_problem  # type: ignore[method-assign, assignment]
         try:
-            solving = Solving(SolveSettings.parse({"calculator": False}), *models)
             traces = {t.problem_id: t for t in solving.run(((script.problem, 0) for script in work), batch)}
         finally:
             Decoding.push, TokenSession.write_problem = push, write_problem  # type: ignore[method-assign]
@@ -220,6 +225,23 @@ def continuous_batching(models: list[Any]) -> Contestant:
     return run
 
 
+def llama_cpp(models: list[Any]) -> Contestant:
+    """llama.cpp with a context a model kept over all turns, one problem at a time."""
+
+    def run(work: list[Script], batch: int) -> None:
+        for script in work:
+            for model in models:
+                model.reset()
+            for turn in script.turns:
+                model = models[turn.role]
+                new = turn.seen[model.n_tokens :]
+                for _ in range(turn.written):
+                    model.eval(new)
+                    new = [model.sample(temp=0.0)]
+
+    return run
+
+
 def _ask(managers: list[Any], index: int, turn: Turn) -> None:
     name = f"{index}-{turn.role}-{len(turn.seen)}"
     managers[turn.role].add_request(turn.seen, request_id=name, max_new_tokens=turn.written)
@@ -258,6 +280,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--only", default="", help="contestants to race, separated by commas; socratic among them")
     parser.add_argument("--batches", default="16,32,64", help="batch sizes that the peers may choose from")
+    parser.add_argument("--llama", help="race llama.cpp too, one at a time: the same student as a bf16 GGUF file")
     parser.add_argument("--one-at-a-time", action="store_true", help="as a person at a terminal would")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -267,26 +290,34 @@ def main() -> None:
     lms = [load_lm(arguments.student, dtype=arguments.dtype) for _ in ROLES]
     dtype = torch_dtype(arguments.dtype, "cpu")
     plain = [load_pretrained(arguments.student, dtype).model.eval() for _ in ROLES]
-    work = scripts(chains, lms[0].codec)  # type: ignore[attr-defined]
+    codec: Codec = lms[0].codec  # type: ignore[attr-defined]
+    work, rationales = scripts(chains, codec), scripts(chains, codec, ("cot",))
     contestants: dict[str, Contestant] = {
-        "socratic": socratic_engine(lms),
+        "socratic": socratic_engine(qg=lms[0], qa=lms[1]),
+        "cot-pass": socratic_engine(lm=lms[0]),
         "generate-rereading": generate_rereading(plain),
         "generate-cache": generate_caching(plain),
         "continuous-batching": continuous_batching(plain),
     }
+    if arguments.llama:
+        from llama_cpp import Llama
+
+        threads = {"n_threads": torch.get_num_threads(), "n_threads_batch": torch.get_num_threads()}
+        contexts = [Llama(arguments.llama, n_ctx=1024, verbose=False, **threads) for _ in ROLES]
+        contestants["llama.cpp"] = llama_cpp(contexts)
     names = [name for name in contestants if not arguments.only or name in arguments.only.split(",")]
+    works = {name: rationales if name == "cot-pass" else work for name in names}
     with torch.inference_mode():
-        best = {name: _best_batch(name, contestants[name], work, arguments) for name in names}
+        best = {name: _best_batch(name, contestants[name], works[name], arguments) for name in names}
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(arguments.repeats):
             for name in names:
-                seconds[name].append(_timed(contestants[name], work, best[name]))
+                seconds[name].append(_timed(contestants[name], works[name], best[name]))
                 _say(f"{name}: {seconds[name][-1]:.2f} s")
         roof = measure(dtype)
         share = share_of_roof(contestants["socratic"], work, best["socratic"], roof)
-    written = sum(script.written for script in work)
-    rows = [_row(name, best[name], seconds[name], seconds["socratic"], len(work), written) for name in names]
-    print(f"{len(work)} problems, {written} decoded tokens, {dtype}, {torch.get_num_threads()} threads")
+    rows = [_row(name, best[name], seconds[name], seconds["socratic"], works[name]) for name in names]
+    print(f"{len(work)} problems, {rows[0]['written']} decoded tokens, {dtype}, {torch.get_num_threads()} threads")
     print(f"{'':20} {'batch':>5} {'seconds':>21} {'problems/s':>10} {'decoded/s':>9} {'socratic is faster':>24}")
     for row in rows:
         span = f"{row['median']:.2f} [{min(row['seconds']):.2f}, {max(row['seconds']):.2f}]"
@@ -297,13 +328,17 @@ def main() -> None:
         )
     print(f"roof: {roof.flops / 1e9:.0f} GFLOP/s, {roof.bandwidth / 1e9:.0f} GB/s; socratic is at {share:.0%} of it")
     if arguments.out:
-        found = {"problems": len(work), "written": written, "dtype": str(dtype), "share_of_roof": share, "rows": rows}
+        found = {"problems": len(work), "dtype": str(dtype), "share_of_roof": share, "rows": rows}
         arguments.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _best_batch(name: str, contestant: Contestant, work: list[Script], arguments: argparse.Namespace) -> int:
     """The batch size at which a peer is fastest, of those to be tried; warms up as well."""
-    if arguments.one_at_a_time or name in ("socratic", "continuous-batching"):  # these choose their batch themselves
+    if arguments.one_at_a_time or name in (
+        "socratic",
+        "cot-pass",
+        "continuous-batching",
+    ):  # these choose their batch themselves
         _timed(contestant, work[:8], 8)
         return 1 if arguments.one_at_a_time else len(work)
     tried = {size: _timed(contestant, work[:64], size) for size in map(int, arguments.batches.split(","))}
@@ -311,15 +346,16 @@ def _best_batch(name: str, contestant: Contestant, work: list[Script], arguments
     return min(tried, key=lambda size: tried[size])
 
 
-def _row(name: str, batch: int, seconds: list[float], ours: list[float], problems: int, written: int) -> dict[str, Any]:
-    median = statistics.median(seconds)
+def _row(name: str, batch: int, seconds: list[float], ours: list[float], work: list[Script]) -> dict[str, Any]:
+    median, written = statistics.median(seconds), sum(script.written for script in work)
     ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
     return {
         "name": name,
         "batch": batch,
         "seconds": seconds,
         "median": median,
-        "problems_per_second": problems / median,
+        "written": written,
+        "problems_per_second": len(work) / median,
         "decoded_per_second": written / median,
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
