@@ -141,7 +141,7 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int,
         else:
             break
         step = Step(question.strip(), answer.strip())
-        if _normalised(step) in map(_normalised, out.steps):
+        if given.questions is None and _normalised(step) in map(_normalised, out.steps):
             out.stop_reason = "repeated_step"
             break
         if reply is not ask and qg_sees == "answers":
@@ -162,15 +162,17 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int,
 def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
     """Every slot behind a gold history, as in training: what a student writes is kept, and gold then takes its place.
 
-    The final slot follows QA's own last answer. What ends in a fault is kept as ``""``.
+    The final slot follows QA's own last answer. What ends in a fault is kept as ``""``, and of errors the first.
     """
     out = _Outcome()
+    error: str | None = None
     ask, reply = _sessions(problem, qg, qa, qg_sees)
     for number, step in enumerate(gold, start=1):
         mark = ask.mark()
         ask.write_marker("question")
         question = out.take((yield qg, ask, "question")) or ""
         ask.crop(mark)
+        before = reply.mark()
         for session in [ask] if ask is reply else [ask, reply]:
             session.write_marker("question")
             session.write_slot(_as_learned(step.question))
@@ -178,14 +180,16 @@ def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Seq
         reply.write_marker("answer")
         answer = out.take((yield qa, reply, "answer")) or ""
         out.steps.append(Step(question.strip(), answer.strip()))
-        out.slots += [question, answer]
-        if number < len(gold) or not answer:
+        out.slots += [question.strip(), answer.strip()]
+        error = error or out.error
+        if number == len(gold) and not answer:
+            reply.crop(before)  # no question without its answer stands before the final slot
+        elif number < len(gold):
             reply.crop(mark)
-        if number < len(gold):
             for session in [reply] if ask is reply or qg_sees == "questions" else [ask, reply]:
                 session.write_marker("answer")
                 session.write_slot(_as_learned(step.answer))
-    out.stop_reason, out.error = "finished", None
+    out.stop_reason, out.error = "model_error" if error else "finished", error
     reply.write_marker("question")
     reply.write_slot("")
     return (yield from _final_slot(out, qa, reply))

@@ -22,9 +22,8 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, model: torch.nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]) -> None:
         module: Any = model
-        outer = {
-            id(p) for p in (*module.get_input_embeddings().parameters(), *_parameters(module.get_output_embeddings()))
-        }
+        tables = [*(m for m in model.modules() if isinstance(m, torch.nn.Embedding)), module.get_output_embeddings()]
+        outer = {id(p) for table in tables if table is not None for p in table.parameters()}
         trained = [p for p in model.parameters() if p.requires_grad]
         inner = [p for p in trained if p.ndim == 2 and id(p) not in outer]
         decayed = [p for p in trained if id(p) in outer]
@@ -50,7 +49,3 @@ class MuonAdamW(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]
-
-
-def _parameters(module: torch.nn.Module | None) -> list[torch.nn.Parameter]:
-    return [] if module is None else list(module.parameters())

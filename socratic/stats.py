@@ -53,7 +53,9 @@ def bootstrap_difference(
     ``a`` and ``b`` are outcomes in [0, 1], [seeds, problems], of the same problems in the same order; seeds are
     resampled within each, problems for both together. With one seed each this is the paired bootstrap. Source: Efron
     and Tibshirani (1993), "An introduction to the bootstrap", section 13.3 for the interval; p is twice the smaller
-    share of resamples on one side of 0. Raises `ValueError` for empty arrays or arrays over other problems.
+    share of resamples on one side of 0, the observed one counted in. Means of few seeds drawn with replacement vary too
+    little, by (n - 1) / n in variance; their deviations are scaled up by that. Raises `ValueError` for empty arrays or
+    arrays over other problems.
     """
     first, second = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (a, b))
     if first.shape[-1] != second.shape[-1] or first.ndim != 2 or second.ndim != 2 or not first.size or not second.size:
@@ -68,7 +70,7 @@ def bootstrap_difference(
     resampled = [_resampled_seeds(part, rng) for part in parts]
     difference = resampled[0] - resampled[1]
     low, high = np.quantile(difference, (0.025, 0.975))
-    p = 2 * min((difference <= 0).mean(), (difference >= 0).mean())
+    p = 2 * (1 + min((difference <= 0).sum(), (difference >= 0).sum())) / (1 + resamples)
     return float(low), float(high), min(1.0, float(p))
 
 
@@ -76,8 +78,9 @@ def _resampled_seeds(means: npt.NDArray[np.float64], rng: np.random.Generator) -
     """The mean over seeds drawn with replacement, for each row of ``means`` [resamples, seeds]."""
     seeds = means.shape[1]
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(means)) / seeds
-    mean: npt.NDArray[np.float64] = (means * weights).sum(axis=1)
-    return mean
+    every = means.mean(axis=1)
+    drawn: npt.NDArray[np.float64] = (means * weights).sum(axis=1)
+    return every + (drawn - every) * math.sqrt(seeds / max(1, seeds - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -93,7 +96,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_difference(discordant: float, n: int) -> float:
-    """The smallest difference that McNemar's test at 5 % would have seen with 80 % power on ``n`` pairs.
+    """The smallest difference that McNemar's test at 5 % would have seen with about 80 % power on ``n`` pairs.
 
     ``discordant`` is the share of pairs on which the two differ. Source: Connor (1987), "Sample size for testing
     differences in proportions for the paired-sample design", solved for the difference. Never below 6 / n: the exact
@@ -107,6 +110,12 @@ def detectable_difference(discordant: float, n: int) -> float:
         needed = (both * math.sqrt(share) + power * math.sqrt(max(0.0, share - middle * middle))) ** 2
         low, high = (low, middle) if n * middle * middle >= needed else (middle, high)
     return min(1.0, max(high, 6 / n))
+
+
+def detectable_from_interval(low: float, high: float) -> float:
+    """The smallest difference seen with 80 % power by a test whose 95 % interval is as wide as this one."""
+    both, power = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
+    return min(1.0, (high - low) / 2 * (both + power) / both)
 
 
 def pass_at(k: int, right: int, samples: int) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,11 @@ def test_several_samples_are_paired_by_their_majority(tmp_path: Path) -> None:
     assert "majority" not in rendered(compare([one]))
 
 
-def trained(seed: int, recipe: str = "r", sha: str | None = None, parameters: int = 3_000_000) -> dict[str, Any]:
+def trained(
+    seed: int, recipe: str = "r", sha: str | None = None, parameters: int = 3_000_000, name: str = "cot"
+) -> dict[str, Any]:
     training = {"recipe": recipe, "seed": seed, "tokens": 2_000_000}
-    own = {"name": f"cot-s{seed}", "sha256": sha or f"{recipe}{seed}", "dtype": "float32", "parameters": parameters}
+    own = {"name": f"{name}-s{seed}", "sha256": sha or f"{recipe}{seed}", "dtype": "float32", "parameters": parameters}
     return {**own, "training": training}
 
 
@@ -114,7 +117,8 @@ def test_seeds_of_one_recipe_are_one_arm(tmp_path: Path) -> None:
     assert pair.low < pair.difference < pair.high
     text = rendered(comparison)
     assert "3, sd 12.5" in text
-    assert "bootstrap over seeds" in text
+    assert "p: bootstrap" in " ".join(text.split())
+    assert pair.detectable == pytest.approx((pair.high - pair.low) / 2 * 1.43, rel=0.01)
     assert "3.00 M" in text
     assert max(len(line) for line in text.splitlines()) <= 80
 
@@ -122,8 +126,36 @@ def test_seeds_of_one_recipe_are_one_arm(tmp_path: Path) -> None:
 def test_other_recipes_and_the_same_run_twice_are_arms_of_their_own(tmp_path: Path) -> None:
     a = make_run(tmp_path / "a", right(0), model=trained(0))
     b = make_run(tmp_path / "b", right(0), model=trained(1, "other"))
-    again = make_run(tmp_path / "again", right(0), model=trained(0))
+    again = make_run(tmp_path / "again", right(0), model=trained(0, name="the same under another name"))
     assert [row.name for row in compare([a, b, again]).rows] == ["a", "b", "again"]
+
+
+def test_exact_and_bootstrap_tests_stand_side_by_side(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", right(0), model=trained(0, "base"))
+    one = make_run(tmp_path / "one", right(0, 1, 2), model=trained(0, "one"))
+    seeds = [make_run(tmp_path / f"many-s{seed}", right(seed), model=trained(seed, "many")) for seed in (0, 1)]
+    exact, bootstrap = compare([base, one, *seeds]).pairs
+    assert (exact.only_run, bootstrap.only_run) == (2, None)
+    text = rendered(compare([base, one, *seeds]), width=100)
+    assert "p: exact McNemar or, of several seeds, bootstrap" in " ".join(text.split())
+    assert re.search(r"\n one .* 2 +0 +0\.500 ", text)
+    assert re.search(r"\n many .* - +- +[01]\.", text)
+
+
+def test_seeds_that_all_agree_still_leave_room_for_chance(tmp_path: Path) -> None:
+    seeds = [make_run(tmp_path / f"s{seed}", right(), model=trained(seed)) for seed in (0, 1, 2)]
+    (row,) = compare(seeds).rows
+    assert row.metrics["correct"]["low"] == 0.0
+    assert row.metrics["correct"]["high"] == pytest.approx(0.324, abs=1e-3)  # Wilson, 0 of 8
+
+
+@pytest.mark.parametrize(
+    ("folders", "name"),
+    [(["gpt2-s0", "gpt2-s1"], "gpt2"), (["answers_0", "answers_1"], "answers"), (["class-s1", "class-s12"], "class")],
+)
+def test_an_arm_is_named_by_what_its_runs_share(tmp_path: Path, folders: list[str], name: str) -> None:
+    runs = [make_run(tmp_path / folder, right(0), model=trained(seed)) for seed, folder in enumerate(folders)]
+    assert [row.name for row in compare(runs).rows] == [name]
 
 
 def test_several_arms_are_adjusted_and_the_visible_difference_is_said(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def test_items_hide_nothing_but_the_system_and_are_the_same_for_every_rater(runs
     found = items(runs, 10, seed=0)
     assert found == items(runs, 10, seed=0)
     assert {item.run for item in found} == {"a", "b"}
-    assert all(item.problem == PROBLEM.question for item in found)
+    assert all(item.problem == f"Problem: {PROBLEM.question}" for item in found)
     assert {item.questions for item in found} == {tuple(s.question for s in GOLD), ("What is left?",)}
 
 
@@ -61,6 +62,10 @@ def test_what_cannot_be_rated_is_said(runs: list[tuple[str, Run]], tmp_path: Pat
         items([("cot", make_run(tmp_path / "cot", right(0)))], 10, 0)
     with pytest.raises(UserError, match="no ratings yet"):
         agreement([])
-    (tmp_path / "bad.jsonl").write_text('{"problem_id": 1}\n')
-    with pytest.raises(UserError, match=r"bad.jsonl:1"):
-        read_ratings([tmp_path / "bad.jsonl"])
+    with pytest.raises(UserError, match="a stands twice"):
+        items([runs[0], runs[0]], 10, 0)
+    good = {"problem_id": PROBLEM.id, "run": "a", "questions": [], "rater": "eve", "necessary": 2, "answerable": 2}
+    for bad in ({"problem_id": 1}, {**good, "ordered": 7, "complete": 1}):
+        (tmp_path / "bad.jsonl").write_text(json.dumps(bad) + "\n")
+        with pytest.raises(UserError, match=r"bad.jsonl:1"):
+            read_ratings([tmp_path / "bad.jsonl"])

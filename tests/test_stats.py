@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap, norm
+from scipy.stats import binomtest, bootstrap
 
 from socratic.stats import (
     bootstrap_difference,
     detectable_difference,
+    detectable_from_interval,
     holm,
     krippendorff_alpha,
     majority,
@@ -67,21 +69,37 @@ def test_bootstrap_is_seeded_and_paired() -> None:
     a = [1, 0, 1, 1, 0, 1, 0, 0]
     assert bootstrap_difference(a, [0] * 8, seed=1) == bootstrap_difference(a, [0] * 8, seed=1)
     assert bootstrap_difference(a, a, seed=1) == (0.0, 0.0, 1.0)
-    assert bootstrap_difference([1] * 8, [0] * 8, seed=1) == (1.0, 1.0, 0.0)
+    assert bootstrap_difference([1] * 8, [0] * 8, seed=1) == (1.0, 1.0, 2 / 10_001)
+    assert bootstrap_difference([0] * 8, [1] * 8, seed=1) == (-1.0, -1.0, 2 / 10_001)
 
 
 def test_bootstrap_over_seeds_is_wider_and_agrees_with_a_plain_one() -> None:
     rng = np.random.default_rng(5)
     skill = np.array([0.2, 0.5, 0.8])[:, None]  # seeds differ much more than problems
     a, b = (rng.random((3, 200)) < skill).astype(float), (rng.random((2, 200)) < 0.4).astype(float)
+
+    def plain(means: npt.NDArray[np.float64]) -> float:
+        drawn = rng.choice(means, len(means)).mean()
+        return float(means.mean() + (drawn - means.mean()) * np.sqrt(len(means) / (len(means) - 1)))
+
     drawn = []
     for _ in range(4_000):
         problems = rng.integers(200, size=200)
-        drawn.append(a[rng.integers(3, size=3)][:, problems].mean() - b[rng.integers(2, size=2)][:, problems].mean())
+        drawn.append(plain(a[:, problems].mean(1)) - plain(b[:, problems].mean(1)))
     low, high, _ = bootstrap_difference(a, b, seed=0)
     assert (low, high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.02)
     narrow = bootstrap_difference(a.mean(0), b.mean(0), seed=0)
     assert high - low > 2 * (narrow[1] - narrow[0])
+
+
+def test_seeds_that_differ_by_chance_alone_are_seldom_called_different() -> None:
+    rng = np.random.default_rng(0)
+    seen = []
+    for _ in range(200):
+        skill = 0.5 + 0.05 * rng.standard_normal((2, 3, 1))  # of two arms of three seeds
+        a, b = rng.random((2, 3, 200)) < np.clip(skill, 0, 1)
+        seen.append(bootstrap_difference(a, b, seed=0, resamples=500)[2] < 0.05)
+    assert 0.01 <= np.mean(seen) <= 0.1
 
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], []), ([[[1]]], [[[0]]])])
@@ -96,13 +114,13 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-@given(st.floats(0.02, 0.6), st.integers(50, 2000))
-def test_a_detectable_difference_is_seen_four_times_in_five(discordant: float, n: int) -> None:
+@pytest.mark.parametrize(("discordant", "n"), [(0.05, 300), (0.2, 300), (0.5, 1319)])
+def test_a_detectable_difference_is_seen_about_four_times_in_five(discordant: float, n: int) -> None:
     difference = detectable_difference(discordant, n)
-    assert 6 / n <= difference <= 1
-    share = max(discordant, difference)
-    z = (difference * np.sqrt(n) - norm.ppf(0.975) * np.sqrt(share)) / np.sqrt(max(1e-9, share - difference**2))
-    assert norm.cdf(z) >= 0.79
+    both = (discordant - difference) / 2
+    drawn = np.random.default_rng(0).multinomial(n, [both + difference, both, 1 - discordant], size=2_000)
+    assert 0.74 <= np.mean([mcnemar(int(a), int(b)) < 0.05 for a, b, _ in drawn]) <= 0.86
+    assert detectable_from_interval(-0.07, 0.07) == pytest.approx(0.1, abs=1e-3)
 
 
 def test_detectable_differences_of_the_usual_sizes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,15 +67,20 @@ def data_check(
     test: Annotated[str, typer.Argument(help="What is tested on: NAME[:SPLIT], or a file; the split is test.")],
     data_dir: DataDir = None,
     split_scheme: Scheme = "authors",
+    column: Columns = None,
     as_json: AsJson = False,
 ) -> None:
     """Find test problems that share 13 words in a row with a training problem, numbers masked or not."""
     from socratic.tasks import load_problems
     from socratic.tasks.overlap import find_overlaps
 
+    columns = column_names(column)
+
     def load(name: str, default: str) -> list[Problem]:
-        source, _, split = name.partition(":")
-        return load_problems(source, split or default, data_dir, split_scheme=split_scheme)
+        source, separator, split = name.rpartition(":")
+        if not separator or Path(name).is_file():
+            source, split = name, default
+        return load_problems(source, split, data_dir, split_scheme=split_scheme, columns=columns)
 
     overlaps = find_overlaps(load(train, "train"), load(test, "test"))
     if as_json:
@@ -83,7 +89,7 @@ def data_check(
     for found in overlaps.found:
         how = "numbers masked" if found.masked else "as it stands"
         out.print(Text(visible(f"{found.test_id} ~ {found.train_id} ({how}): {found.shared}")), soft_wrap=True)
-    out.print(overlaps.sentence())
+    out.print(overlaps.sentence(), soft_wrap=True)
 
 
 def _describe(record: Problem | Chain) -> str:

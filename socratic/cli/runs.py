@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def rate(
         return
     if rater is None or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
-    items = rating.items([(str(run), load_run(run)) for run in runs], limit, seed)
+    items = rating.items([(os.path.abspath(run), load_run(run)) for run in runs], limit, seed)
     for criterion, meaning in rating.CRITERIA.items():
         out.print(f"{criterion}: {meaning}")
     out.print("Type four digits, 0 no, 1 partly, 2 yes, such as 2 2 1 2; s skips, q stops.")

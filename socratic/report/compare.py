@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -149,9 +150,10 @@ class Comparison:
 
     def pair_table(self) -> Table:
         """Every further arm against the first."""
-        exact = all(pair.only_run is not None for pair in self.pairs)
+        exact = any(pair.only_run is not None for pair in self.pairs)
+        bootstrap = any(pair.only_run is None for pair in self.pairs)
         several = len(self.pairs) > 1
-        test = "exact McNemar" if exact else "bootstrap over seeds"
+        test = " or, of several seeds, ".join(["exact McNemar"] * exact + ["bootstrap"] * bootstrap)
         title = f"Against {self.pairs[0].baseline}, in points [95 %]; p: {test}; seen: the least visible"
         columns = [
             "difference",
@@ -163,7 +165,7 @@ class Comparison:
         made = new_table(visible(title), columns)
         for pair in self.pairs:
             difference = points(pair.difference, pair.low, pair.high)
-            only = [str(pair.only_run), str(pair.only_baseline)] if exact else []
+            only = ["-" if n is None else str(n) for n in (pair.only_run, pair.only_baseline)] if exact else []
             adjusted = [p_value(pair.p_holm)] if several else []
             made.add_row(text(pair.name), difference, *only, p_value(pair.p), *adjusted, percent(pair.detectable))
         return made
@@ -227,7 +229,7 @@ def _arms(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         key = _recipe(run)
         for other, arm in arms:
-            if key is not None and other == key and all(run.config != member.config for member in arm):
+            if key is not None and other == key and _seeds(run) not in map(_seeds, arm):
                 arm.append(run)
                 break
         else:
@@ -243,6 +245,12 @@ def _recipe(run: Run) -> object:
     recipes = {role: (model["training"]["recipe"], model["dtype"]) for role, model in models.items()}
     kept = {key: value for key, value in run.config.items() if key not in ("seed", "models", "intervention")}
     return kept, recipes, run.config.get("intervention", {}).get("kind")
+
+
+def _seeds(run: Run) -> tuple[object, ...]:
+    """The seeds that can have changed the traces: of the trainings, and where there was any, of sampling."""
+    sampling = run.config["seed"] if run.config.get("temperature") else None
+    return (sampling, *(model["training"]["seed"] for _, model in sorted(run.config["models"].items())))
 
 
 def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, None]) -> tuple[Row, list[list[bool]]]:
@@ -264,7 +272,8 @@ def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, Non
         voted = {"majority": outcomes} if metrics["majority"] else {}
         for kind, values in (shares | voted).items():
             low, high, _ = stats.bootstrap_difference(values, [[0.0] * len(ids)], _SEED)
-            metrics[kind] |= {"low": low, "high": high}
+            least = stats.wilson(metrics[kind]["rate"] * len(ids), len(ids))  # where nothing varies to be resampled
+            metrics[kind] |= {"low": min(low, least[0]), "high": max(high, least[1])}
     models = [list({m["sha256"]: m for m in run.config.get("models", {}).values()}.values()) for run in runs]
     sizes = [model.get("parameters") for model in models[0]]
     tokens = [model.get("training", {}).get("tokens") for trained in models for model in trained]
@@ -300,7 +309,10 @@ def _pair(first: Row, baseline: list[list[bool]], row: Row, outcome: list[list[b
         p = stats.mcnemar(only_run, only_baseline)
     discordant = sum(a != b for a, b in pairs) / len(pairs)
     difference = sum(a - b for a, b in pairs) / len(pairs)
-    detectable = stats.detectable_difference(discordant, problems)
+    if only_run is None:
+        detectable = stats.detectable_from_interval(low, high)
+    else:
+        detectable = stats.detectable_difference(discordant, problems)
     return Pair(row.name, first.name, only_run, only_baseline, p, p, difference, low, high, detectable)
 
 
@@ -325,8 +337,8 @@ def _common_name(names: Sequence[str]) -> str:
     """The one name, or what the names of several seeds begin with."""
     if len(names) == 1:
         return names[0]
-    shared = (group[0] for group in takewhile(lambda group: len(set(group)) == 1, zip(*names, strict=False)))
-    return "".join(shared).rstrip("-_./s0123456789") or names[0]
+    shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return re.sub(r"[-_.]?s?\d*$", "", "".join(letters[0] for letters in shared)) or names[0]
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

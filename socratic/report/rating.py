@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from socratic.evaluate import Run
+from socratic.prompts import render_problem
 from socratic.report.tables import new_table, text
 from socratic.stats import krippendorff_alpha
 from socratic.store import JsonlAppender, read_records
@@ -23,21 +24,21 @@ CRITERIA = {
     "ordered": "they stand in an order that leads to the solution",
     "complete": "answering all of them solves the problem",
 }
-LEVELS = {"0": "no", "1": "partly", "2": "yes"}
+Level = Literal[0, 1, 2]
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What ``rater`` said of one system's sub-questions to one problem; each criterion 0, 1 or 2."""
+    """What ``rater`` said of one system's sub-questions to one problem: 0 (no), 1 (partly) or 2 (yes)."""
 
     problem_id: str
     run: str
     questions: list[str]
     rater: str
-    necessary: int
-    answerable: int
-    ordered: int
-    complete: int
+    necessary: Level
+    answerable: Level
+    ordered: Level
+    complete: Level
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,11 +57,15 @@ class Item:
 def items(runs: Sequence[tuple[str, Run]], limit: int | None, seed: int) -> list[Item]:
     """The first ``limit`` problems of a seeded order, each with every run's sub-questions in an order of its own.
 
-    The same for every rater. Raises `UserError` where a run asks no sub-questions, or the runs share no problem.
+    The same for every rater. Raises `UserError` where a run stands twice or asks no sub-questions, or the runs share
+    no problem.
     """
+    names = [name for name, _ in runs]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{doubled} stands twice among the runs to rate; name each once")
     found: dict[str, list[Item]] = {}
     for name, run in runs:
-        texts = {p.id: "\n".join(filter(None, (p.context, p.question))) for p in run.problems}
+        texts = {p.id: render_problem(p) for p in run.problems}
         asked = {t.problem_id: tuple(s.question for s in t.steps if s.question) for t in run.traces if t.sample == 0}
         if not any(asked.values()):
             raise UserError(f"{run.path} asks no sub-questions; rate runs of the solvers socratic, tied or unified")
@@ -79,11 +84,12 @@ def rate(
 ) -> int:
     """Have one rater rate what ``out`` does not hold yet of theirs, each rating kept at once; how many were given.
 
-    ``ask(item, left)`` shows an item and returns the line typed: a digit of `LEVELS` for each of `CRITERIA`, ``s`` to
+    ``ask(item, left)`` shows an item and returns the line typed: a digit for each of `CRITERIA`, ``s`` to
     skip it, ``q`` to stop.
     """
-    done = {(r.problem_id, r.run) for r in read_ratings([out]) if r.rater == rater} if out.exists() else set()
-    left = [item for item in todo if (item.problem_id, item.run) not in done]
+    mine = [r for r in read_ratings([out]) if r.rater == rater] if out.exists() else []
+    done = {(r.problem_id, r.run, tuple(r.questions)) for r in mine}
+    left = [item for item in todo if (item.problem_id, item.run, item.questions) not in done]
     given = 0
     with JsonlAppender(out) as log:
         for place, item in enumerate(left):
@@ -92,11 +98,11 @@ def rate(
                 if line == "q":
                     return given
                 digits = [character for character in line if not character.isspace()]
-                if line == "s" or (len(digits) == len(CRITERIA) and all(d in LEVELS for d in digits)):
+                if line == "s" or (len(digits) == len(CRITERIA) and set(digits) <= set("012")):
                     break
                 say(f"type {len(CRITERIA)} digits from 0 to 2, such as 2 2 1 2; s skips, q stops")
             if line != "s":
-                values = dict(zip(CRITERIA, map(int, digits), strict=True))
+                values: dict[str, Any] = dict(zip(CRITERIA, map(int, digits), strict=True))
                 log.append(Rating(item.problem_id, item.run, list(item.questions), rater, **values).to_json())
                 given += 1
     return given
@@ -104,7 +110,7 @@ def rate(
 
 def read_ratings(paths: Sequence[Path]) -> list[Rating]:
     """All ratings of some files; raises `UserError` with file and line for what is none."""
-    return list(_read(paths))
+    return [rating for path in paths for rating in read_records(path, Rating, allow_torn_tail=True)]
 
 
 def agreement(ratings: Sequence[Rating]) -> dict[str, Any]:
@@ -113,10 +119,10 @@ def agreement(ratings: Sequence[Rating]) -> dict[str, Any]:
         raise UserError("there are no ratings yet; rate some runs first")
     raters = sorted({r.rater for r in ratings})
     runs: dict[str, list[Rating]] = {}
-    units: dict[tuple[str, str], dict[str, Rating]] = {}
+    units: dict[tuple[str, str, tuple[str, ...]], dict[str, Rating]] = {}
     for rating in ratings:
         runs.setdefault(rating.run, []).append(rating)
-        units.setdefault((rating.problem_id, rating.run), {})[rating.rater] = rating
+        units.setdefault((rating.problem_id, rating.run, tuple(rating.questions)), {})[rating.rater] = rating
     alphas = {}
     for criterion in CRITERIA:
         table = [[getattr(u[r], criterion) if r in u else None for r in raters] for u in units.values()]
@@ -137,8 +143,3 @@ def agreement_table(found: dict[str, Any]) -> Table:
     alphas = ("-" if found["alpha"][c] is None else f"{found['alpha'][c]:.2f}" for c in CRITERIA)
     made.add_row("(alpha)", "", *alphas)
     return made
-
-
-def _read(paths: Sequence[Path]) -> Iterator[Rating]:
-    for path in paths:
-        yield from read_records(path, Rating, allow_torn_tail=True)

@@ -21,12 +21,13 @@ from socratic.evaluate import Run
 from socratic.report.tables import new_table, percent, text
 from socratic.types import CalculatorError, Chain, Problem, Step, Trace
 
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_NOT_ASKING = ("cot", "answer")
 _MARK = re.compile(r"<<[^<>]*>>")
 _MARKED = "\0"
-_OPERAND = r"\(?\$?\d[\d,]*(?:\.\d+)?%?\)?"
-_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d[\d,]*(?:\.\d+)?|{_MARKED})")
-_AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", "%": "", ",": ""})
+_OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
+_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
+_AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class StepReport:
     the mean ratio of questions to gold steps, ``same_count`` the share of problems with as many. ``leaking`` is the
     share of questions that state a number found neither in the problem nor in a step before. ``step_accuracy``: of the
     gold steps, the share whose result stands at the same place. Of the right answers, ``wrong_arithmetic`` had a
-    calculation that is wrong, ``unused_step`` a step whose result nothing later uses. ``calculator_coverage``: of all
-    calculations written, those that went through a calculator's mark.
+    calculation that is wrong, ``unused_step`` (numeric answers only) a step whose result nothing later uses.
+    ``calculator_coverage``: of all calculations, those written as a calculator's mark. One with a per cent sign counts
+    as right: people write 20% * 50 for 10.
     """
 
     bleu: float | None
@@ -61,7 +63,8 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
     problems = {problem.id: problem for problem in run.problems}
     right = {(score.problem_id, score.sample) for score in run.scores if score.correct}
     solved = [t for t in run.traces if (t.problem_id, t.sample) in right]
-    asked = [t for t in run.traces if any(step.question for step in t.steps)]
+    numeric = {problem.id for problem in run.problems if problem.answer_type == "number"}
+    asked = [t for t in run.traces if t.solver not in _NOT_ASKING]
     pairs = [pair for t in asked if t.problem_id in chains for pair in _aligned(t, chains[t.problem_id])]
     counts = [(len(t.steps), len(chains[t.problem_id].steps)) for t in asked if t.problem_id in chains]
     leaks = [leak for t in asked for leak in _leaks(problems[t.problem_id], t.steps)]
@@ -75,7 +78,7 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
         leaking=_mean(leaks),
         step_accuracy=_mean(kept),
         wrong_arithmetic=_mean([_is_wrong(t.steps) for t in solved]),
-        unused_step=_mean([has_unused_step(t) for t in solved if any(s.question for s in t.steps)]),
+        unused_step=_mean([has_unused_step(t) for t in solved if t in asked and t.problem_id in numeric]),
         calculator_coverage=_mean([marked for marked, _ in calculations]),
     )
 
@@ -85,7 +88,7 @@ def step_accuracy(trace: Trace, chain: Chain | None) -> float | None:
 
     None without such a gold step, and for the solvers that make no steps.
     """
-    if chain is None or trace.solver in ("cot", "answer"):
+    if chain is None or trace.solver in _NOT_ASKING:
         return None
     found = [step_value(step) for step in trace.steps]
     gold = [(place, value) for place, step in enumerate(chain.steps) if (value := step_value(step)) is not None]
@@ -110,8 +113,7 @@ def has_unused_step(trace: Trace) -> bool:
     answer = extract(trace.answer or "", "number").predicted
     for place, value in enumerate(values):
         later = " ".join(step.answer for step in trace.steps[place + 1 :])
-        numbers = {extract(number, "number").predicted for number in _NUMBER.findall(later)}
-        if value is not None and value != answer and value not in numbers:
+        if value is not None and value != answer and value not in _numbers(later):
             return True
     return False
 
@@ -144,14 +146,19 @@ def _bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def _leaks(problem: Problem, steps: Sequence[Step]) -> Iterator[bool]:
-    known = set(_NUMBER.findall(f"{problem.context or ''} {problem.question}"))
+    known = _numbers(f"{problem.context or ''} {problem.question}")
     for step in steps:
-        yield bool(set(_NUMBER.findall(step.question)) - known)
-        known |= set(_NUMBER.findall(f"{step.question} {step.answer}"))
+        yield bool(_numbers(step.question) - known)
+        known |= _numbers(f"{step.question} {step.answer}")
+
+
+def _numbers(text: str) -> set[str | None]:
+    """The numbers in a text, in canonical form."""
+    return {extract(number, "number").predicted for number in _NUMBER.findall(text)}
 
 
 def _calculations(text: str) -> Iterator[tuple[bool, bool]]:
-    """For each calculation in a text: did it go through a mark, and is it right (or not to be computed)?"""
+    """For each calculation in a text: is it written as a mark, and is it right (or not to be computed)?"""
     for mark in marks(text):
         yield True, _holds(mark.expr, mark.result)
     for expression, result in _PROSE.findall(_MARK.sub(_MARKED, text)):

@@ -42,5 +42,5 @@ def points(difference: float, low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Three decimals, or the order of magnitude; what a bootstrap of 10,000 never saw is below 2 of them."""
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}" if p else "<2e-4"
+    """Three decimals, or the order of magnitude."""
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"

@@ -43,8 +43,8 @@ class Overlaps:
         """For a person."""
         exact = sum(not overlap.masked for overlap in self.found)
         return (
-            f"{len(self.found)} of {self.tests} test problems share {N} words in a row with a training problem once "
-            f"numbers are masked, {exact} of them as they stand"
+            f"{len(self.found)} of {self.tests} test problems share {N} words in a row (shorter ones: all their words) "
+            f"with a training problem once numbers are masked, {exact} of them as they stand"
         )
 
 

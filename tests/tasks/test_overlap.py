@@ -24,7 +24,8 @@ def test_a_shared_run_is_found_as_it_stands_and_with_numbers_masked() -> None:
     assert [(o.test_id, o.train_id, o.masked) for o in found.found] == [("same", "t0", False), ("masked", "t0", True)]
     assert found.found[1].shared.startswith("tom has 0 red pens and buys 0 more")
     assert found.sentence() == (
-        "2 of 3 test problems share 13 words in a row with a training problem once numbers are masked, "
+        "2 of 3 test problems share 13 words in a row (shorter ones: all their words) with a "
+        "training problem once numbers are masked, "
         "1 of them as they stand"
     )
 
