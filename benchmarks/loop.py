@@ -92,9 +92,8 @@ Contestant = Callable[[list[Script], int], None]
 
 def socratic_engine(**models: LM) -> Contestant:
     """This package, each decoded token replaced by the gold one: ``qg`` and ``qa`` in turn, or ``lm`` as CoT."""
-    solving = Solving(
-        SolveSettings.parse({"calculator": False, "solver": "cot" if "lm" in models else "socratic"}), **models
-    )
+    settings = SolveSettings.parse({"calculator": False, "solver": "cot" if "lm" in models else "socratic"})
+    solving = Solving(settings, **models)
     roles = list(models.values())
     golds: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     push, write_problem = Decoding.push, TokenSession.write_problem

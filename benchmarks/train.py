@@ -25,9 +25,8 @@ from socratic import load_chains
 from socratic.assemble import make_trainer
 from socratic.examples import build_examples, slot_examples
 from socratic.lm.load import hush_transformers, load_pretrained
-from socratic.start import prepare
+from socratic.prepare import TrainingRun, TrainSettings, prepare
 from socratic.tokens import Codec
-from socratic.train import TrainingRun, TrainSettings
 from socratic.trainer import Notes, to_row
 from socratic.types import Chain, Example, Role
 

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import transformers
 from transformers.trainer import TRAINER_STATE_NAME
@@ -23,13 +23,10 @@ from socratic.lm.kernels import compiler
 from socratic.lm.load import default_device, has_bf16, load_lm
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import SolveSettings, Solving
-from socratic.start import Start
+from socratic.prepare import Start, TrainingRun, TrainSettings
 from socratic.store import check_manifest, is_main_process
 from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row
 from socratic.types import UserError
-
-if TYPE_CHECKING:
-    from socratic.train import TrainingRun, TrainSettings
 
 
 def make_trainer(

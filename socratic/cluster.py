@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,9 @@ class RaySolving(Solving):
     def __init__(
         self, settings: SolveSettings, lms: Mapping[str, LM], models: Mapping[str, str], device: str | None, dtype: str
     ) -> None:
-        super().__init__(settings, lms.get("qg"), lms.get("qa"), lms.get("lm"))
+        super().__init__(settings, **lms)
         self.device, self.dtype = device, dtype
         self.names = {place: str(path.resolve()) if (path := Path(m)).exists() else m for place, m in models.items()}
-
-    def with_intervention(self, intervention: Intervention) -> RaySolving:
-        made = copy(self)
-        made.intervention = super().with_intervention(intervention).intervention
-        return made
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
         """Traces of all jobs, block by block as they are done; each worker has ``batch_size`` under way at once.
@@ -95,8 +89,8 @@ class _Worker:
     def solving(self) -> Solving:
         hush_transformers()
         lms = {model: load_lm(model, device=self.device, dtype=self.dtype) for model in set(self.models.values())}
-        qg, qa, lm = (lms.get(self.models.get(place, "")) for place in ("qg", "qa", "lm"))
-        return Solving(self.settings, qg, qa, lm, intervention=self.intervention)
+        solving = Solving(self.settings, **{place: lms[model] for place, model in self.models.items()})
+        return solving.with_intervention(self.intervention) if self.intervention else solving
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[bytes]]:
         jobs = [pickle.loads(job) for job in block["job"]]

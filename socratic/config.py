@@ -35,9 +35,9 @@ class Settings(BaseModel):
             raise UserError(f"{where} {key}={first['input']!r} is not usable: {message}") from None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like ``name``, for an error message."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+def nearest(name: object, known: Iterable[object]) -> str:
+    """The known name most like ``name``, for an error message; ``""`` where none is known."""
+    return next(iter(difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.0)), "")
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:

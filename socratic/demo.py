@@ -7,48 +7,52 @@ that differ most from training, one problem solved step by step, one failure and
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from socratic.evaluate import Run, load_run, score_trace
+from socratic.evaluate import Run, group_scores, load_run, majority_correct
 from socratic.interventions import intervene
 from socratic.lm.load import load_lm
-from socratic.loops import SolveSettings, Solving
-from socratic.pipeline import EvaluateStage, Plan, make_plan, read_recipe, run_plan
+from socratic.loops import Solving
+from socratic.pipeline import EvaluateStage, Plan, make_plan, run_plan
+from socratic.progress import evaluate_with_bar
+from socratic.recipe import read_recipe
 from socratic.report import visible
 from socratic.report.compare import Comparison
+from socratic.report.problem import show_problem
 from socratic.report.steps import step_value
 from socratic.report.tables import interval, new_table
 from socratic.store import shipped
 from socratic.tasks import load_chains
-from socratic.types import Chain, Problem, Trace
+from socratic.types import Chain
 
-SEEN = "test"
-"""The split of problems like those trained on; the others are further away."""
 _PAIR = "socratic"
-_KINDS = {"test": "seen", "longer": "longer", "unseen": "unseen"}
 
 
 @dataclass(frozen=True)
 class Blame:
-    """Of ``failures`` of the pair on ``split``, ``qg`` come right with gold questions; the others are QA's.
+    """Of ``failures`` of the pair in ``run``, ``mended`` come right with gold questions; the others are QA's.
 
-    ``trace`` is one of them and ``culprit`` whose it is.
+    ``problem`` is one of them, with its gold ``chain``.
     """
 
-    split: str
+    run: Run
     failures: int
-    qg: int
-    culprit: str
-    problem: Problem
+    mended: frozenset[str]
+    problem: str
     chain: Chain
-    trace: Trace
+
+    @property
+    def culprit(self) -> str:
+        """Whose the shown failure is."""
+        return "QG" if self.problem in self.mended else "QA"
 
 
 def run_demo(out_dir: Path, overrides: Mapping[str, Any], console: Console | None, progress: Console) -> dict[str, Any]:
@@ -64,56 +68,70 @@ def run_demo(out_dir: Path, overrides: Mapping[str, Any], console: Console | Non
         soft_wrap=True,
     )
     compared = run_plan(plan, progress)
-    by_split = {split: compared[f"{split}, calculator on"] for split in plan.recipe.splits}
-    pair = {stage.split: stage for stage in plan.evaluation if stage.arm == _PAIR and stage.calculator}
-    hardest = plan.recipe.splits[0]
-    runs = {split: load_run(stage.folder) for split, stage in pair.items()}
-    solved = next((found for run in runs.values() if (found := _first(run, right=True))), None)
-    blame = _blame(pair[hardest], runs[hardest])
+    recipe = plan.recipe
+    on = recipe.calculator[0]
+    by_split = {split: compared[f"{split}, calculator {'on' if on else 'off'}"] for split in recipe.splits}
+    first = [s for s in plan.evaluation if (s.arm, s.calculator, s.settings.seed) == (_PAIR, on, recipe.seeds[0])]
+    runs = {stage.split: load_run(stage.folder) for stage in first}
+    solved = next((show_problem(run, id) for run in runs.values() if (id := _first_right(run))), None)
+    blame = _blame(plan, first[0], runs[recipe.splits[0]], progress)
     seconds = time.monotonic() - started
     if console is not None:
         _show(console, plan, by_split, solved, blame, seconds)
     return {
         "seconds": round(seconds, 1),
         "comparisons": {name: comparison.to_json() for name, comparison in compared.items()},
-        "solved": solved[1].to_json() if solved else None,
-        "failure": {"trace": blame.trace.to_json(), "culprit": blame.culprit} if blame else None,
-        "failures": {"split": blame.split, "all": blame.failures, "qg": blame.qg} if blame else None,
+        "failures": {
+            "split": recipe.splits[0],
+            "all": blame.failures,
+            "qg": len(blame.mended),
+            "shown": blame.problem,
+            "culprit": blame.culprit,
+        }
+        if blame
+        else None,
         "folders": [str(stage.link) for stage in (*plan.training, *plan.evaluation)],
     }
 
 
-def _first(run: Run, right: bool) -> tuple[Problem, Trace] | None:
-    """The first problem of a run that came out right, or wrong."""
-    traces = {trace.problem_id: trace for trace in run.traces if trace.sample == 0}
-    for problem, score in zip(run.problems, run.scores, strict=True):
-        if score.correct == right and len(traces[problem.id].steps) > 1:
-            return problem, traces[problem.id]
-    return None
+def _first_right(run: Run) -> str | None:
+    """The first problem that was solved in several steps."""
+    several = {(t.problem_id, t.sample) for t in run.traces if len(t.steps) > 1}
+    return next((s.problem_id for s in run.scores if s.correct and (s.problem_id, s.sample) in several), None)
 
 
-def _blame(stage: EvaluateStage, run: Run) -> Blame | None:
+def _blame(plan: Plan, stage: EvaluateStage, run: Run, progress: Console) -> Blame | None:
     """Whose the failures are: QA is given gold questions, and what then comes right was QG's error."""
-    wrong = [problem for problem, score in zip(run.problems, run.scores, strict=True) if not score.correct]
+    asked = {problem.id for problem in stage.problems}
+    chains = {c.problem_id: c for c in load_chains(plan.recipe.data, stage.split) if c.problem_id in asked}
+    models = {place: load_lm(model) for place, model in stage.models.items()}
+    solving = Solving(stage.settings, **models).with_intervention(intervene("questions", list(chains.values())))
+    folder = stage.folder.with_name(f"{stage.folder.name}-gold-questions")
+    evaluate_with_bar(
+        f"{stage.name}, gold questions",
+        stage.problems,
+        solving,
+        folder,
+        record={"data": plan.recipe.data, "split": stage.split, "split_scheme": "authors"},
+        samples=run.samples,
+        resume="if-possible",
+        batch_size=plan.recipe.batch_size,
+        console=progress,
+    )
+    mine, gold = (group_scores(one.scores) for one in (run, load_run(folder)))
+    wrong = [id for id, group in mine.items() if not majority_correct(group)]
     if not wrong:
         return None
-    chains = {chain.problem_id: chain for chain in load_chains(wrong[0].dataset, stage.split)}
-    gold = intervene("questions", [chains[problem.id] for problem in wrong])
-    models = {place: load_lm(model) for place, model in stage.models.items()}
-    again = Solving(SolveSettings.parse(stage.settings.model_dump()), **models, intervention=gold)
-    by_id = {problem.id: problem for problem in wrong}
-    mended = {t.problem_id for t in again.run((p, 0) for p in wrong) if score_trace(by_id[t.problem_id], t).correct}
-    shown = next((problem for problem in wrong if problem.id in mended), wrong[0])
-    trace = next(trace for trace in run.traces if trace.problem_id == shown.id)
-    culprit = "QG" if shown.id in mended else "QA"
-    return Blame(stage.split, len(wrong), len(mended), culprit, shown, chains[shown.id], trace)
+    mended = frozenset(id for id in wrong if majority_correct(gold[id]))
+    shown = next((id for id in wrong if id in mended), wrong[0])
+    return Blame(run, len(wrong), mended, shown, chains[shown])
 
 
 def _show(
     console: Console,
     plan: Plan,
     by_split: Mapping[str, Comparison],
-    solved: tuple[Problem, Trace] | None,
+    solved: str | None,
     blame: Blame | None,
     seconds: float,
 ) -> None:
@@ -121,22 +139,24 @@ def _show(
     for split, comparison in by_split.items():
         console.print(Text(f"{split}:", style="bold"))
         console.print(comparison.pair_table())
-    console.print(_costs(next(iter(by_split.values()))))
+    console.print(next(iter(by_split.values())).cost_table())
     if solved:
         console.print(Text("One problem, step by step", style="bold"))
-        console.print(Text(_told(*solved)), soft_wrap=True)
+        console.print(Text(solved), soft_wrap=True)
     if blame:
         console.print(Text(f"A failure, and whose: {blame.culprit}", style="bold"))
-        console.print(Text(_told(blame.problem, blame.trace)), soft_wrap=True)
+        console.print(Text(show_problem(blame.run, blame.problem)), soft_wrap=True)
         console.print(Text(_cause(blame)), soft_wrap=True)
-    qg, qa = (plan.out / f"{role}-s{plan.recipe.seeds[0]}" for role in ("qg", "qa"))
-    console.print(f"\n{seconds / 60:.1f} minutes. Students and runs lie in {plan.out}; go on with", soft_wrap=True)
-    console.print(f'  socratic solve "…" --qg {qg} --qa {qa}', soft_wrap=True)
-    runs = " ".join(str(run) for run in plan.runs(SEEN, True)[:2])
-    console.print(f"  socratic compare {runs} --steps", soft_wrap=True)
-    why = plan.out / "why"
+    qg, qa = (quote(str(plan.out / f"{role}-s{plan.recipe.seeds[0]}")) for role in ("qg", "qa"))
+    on = plan.recipe.calculator[0]
+    runs = " ".join(quote(str(run)) for run in plan.runs(plan.recipe.splits[-1], on))
+    why = quote(str(plan.out / "why"))
     console.print(
-        f"  socratic evaluate stories --qg {qg} --qa {qa} --swap all --intervene all --out {why}", soft_wrap=True
+        f"\n{seconds / 60:.1f} minutes. Students and runs lie in {plan.out}; go on with\n"
+        f'  socratic solve "…" --qg {qg} --qa {qa}\n'
+        f"  socratic compare {runs} --steps\n"
+        f"  socratic evaluate stories --qg {qg} --qa {qa} --swap all --intervene all --out {why}",
+        soft_wrap=True,
     )
 
 
@@ -150,33 +170,20 @@ def _accuracies(by_split: Mapping[str, Comparison]) -> Table:
     return made
 
 
-def _costs(comparison: Comparison) -> Table:
-    made = new_table(
-        "What it took, each student's base included", ["parameters", "trained on", "decoded a problem"], first="student"
-    )
-    for row in comparison.rows:
-        trained = f"{(row.trained_tokens or 0) / 1e6:.2f} M tokens"
-        decoded = f"{row.metrics['tokens_per_problem']:.0f} tokens"
-        made.add_row(Text(visible(row.name)), f"{(row.parameters or 0) / 1e6:.2f} M", trained, decoded)
-    return made
-
-
-def _told(problem: Problem, trace: Trace) -> str:
-    lines = [f"{problem.id}: {problem.question}"]
-    for step in trace.steps:
-        lines += [f"  QG: {step.question}", f"  QA: {step.answer}"]
-    return visible("\n".join([*lines, f"  QA: #### {trace.answer}   (gold: {problem.answer})"]))
-
-
 def _cause(blame: Blame) -> str:
-    """Where the trace leaves the gold chain, and how the failures of the split divide."""
-    values: Sequence[str | None] = [step_value(step) for step in blame.trace.steps]
+    """Where the trace leaves the gold chain, and how the failures divide."""
+    trace = next(t for t in blame.run.traces if t.problem_id == blame.problem)
+    values = [step_value(step) for step in trace.steps]
     gold = [step_value(step) for step in blame.chain.steps]
-    place = next((i for i, value in enumerate(gold) if i >= len(values) or values[i] != value), len(gold) - 1)
-    wanted = blame.chain.steps[place]
+    place = next((i for i, value in enumerate(gold) if i >= len(values) or values[i] != value), None)
+    if place is None:
+        where = "All gold steps are right; what comes after them is not"
+    else:
+        wanted = blame.chain.steps[place]
+        where = f"It leaves the gold steps at step {place + 1} (gold: {wanted.question} {wanted.answer})"
     why = "given gold questions, QA solves it" if blame.culprit == "QG" else "QA fails with gold questions too"
     return visible(
-        f"  It leaves the gold steps at step {place + 1} (gold: {wanted.question} {wanted.answer}); {why}.\n"
-        f"  Of {blame.failures} failures on {blame.split}, {blame.qg} come right with gold questions (QG's errors), "
-        f"{blame.failures - blame.qg} do not (QA's)."
+        f"  {where}; {why}.\n"
+        f"  Of {blame.failures} failures on {blame.run.config['split']}, {len(blame.mended)} come right with gold "
+        f"questions (QG's errors), {blame.failures - len(blame.mended)} do not (QA's)."
     )

@@ -12,8 +12,9 @@ import hashlib
 import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -241,29 +242,21 @@ class _Job:
 class Solving:
     """A solver with its models: checks that they fit, and runs jobs (problem, sample) to traces.
 
-    With an ``intervention`` some words are given in place of the students'. Raises `UserError` for a missing or
-    superfluous model, for a calculator that a model cannot stop for, and for an intervention without sub-questions.
+    Raises `UserError` for a missing or superfluous model, one trained for another role, and a calculator that a model
+    cannot stop for.
     """
 
     def __init__(
-        self,
-        settings: SolveSettings,
-        qg: LM | None = None,
-        qa: LM | None = None,
-        lm: LM | None = None,
-        *,
-        intervention: Intervention | None = None,
+        self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
     ) -> None:
         settings.check_models(qg, qa, lm)
         if settings.qg_sees == "questions" and settings.solver != "socratic":
             raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
-        _check_roles(settings.solver, qg=qg, qa=qa, lm=lm)
-        if intervention and settings.solver in ("cot", "answer"):
-            raise UserError(
-                f"solver {settings.solver!r} asks no sub-questions that {intervention.kind!r} could replace"
-            )
+        for place, model in (("qg", qg), ("qa", qa), ("lm", lm)):
+            if model is not None:
+                check_role(settings.solver, place, model.name, model.role)
         self.settings = settings
-        self.intervention = intervention
+        self.intervention: Intervention | None = None
         self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
         able = all(model.has_calculator for model in self.models)
@@ -274,9 +267,16 @@ class Solving:
         self.calculator = default if settings.calculator is None else settings.calculator
         self._qg, self._qa, self._lm = qg, qa, lm
 
-    def with_intervention(self, intervention: Intervention) -> Solving:
-        """The same solver and models, given other words."""
-        return Solving(self.settings, self._qg, self._qa, self._lm, intervention=intervention)
+    def with_intervention(self, intervention: Intervention) -> Self:
+        """The same solver and models, given other words; raises `UserError` for a solver without sub-questions."""
+        if self.settings.solver in ("cot", "answer"):
+            raise UserError(
+                f"solver {self.settings.solver!r} asks no sub-questions that {intervention.kind!r} could replace; "
+                "choose the solver socratic, tied or unified"
+            )
+        made = copy(self)
+        made.intervention = intervention
+        return made
 
     @property
     def name(self) -> str:
@@ -388,15 +388,14 @@ class Solving:
         )
 
 
-def _check_roles(solver: Solver, **models: LM | None) -> None:
+def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
     """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
-    wanted = {"lm": ("unified",) if solver == "tied" else (solver,), "qg": ("qg", "unified"), "qa": ("qa", "unified")}
-    for place, model in models.items():
-        if model is not None and model.role is not None and model.role not in wanted[place]:
-            raise UserError(
-                f"{model.name} was trained as {model.role!r} and cannot be the {place} of solver {solver!r}; "
-                f"give a student trained as {' or '.join(map(repr, wanted[place]))}"
-            )
+    wanted = {"lm": ("unified",) if solver == "tied" else (solver,)}.get(place, (place, "unified"))
+    if role is not None and role not in wanted:
+        raise UserError(
+            f"{name} was trained as {role!r} and cannot be the {place} of solver {solver!r}; "
+            f"give a student trained as {' or '.join(map(repr, wanted))}"
+        )
 
 
 def solve(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from socratic.evaluate import Metrics, Resume, evaluate
 from socratic.loops import Solving
-from socratic.train import TrainingRun, TrainSettings, train
+from socratic.prepare import TrainingRun, TrainSettings
+from socratic.train import train
 from socratic.types import Problem, Score, Trace, UserError
 
 
@@ -26,6 +27,7 @@ def evaluate_with_bar(
     problems: Sequence[Problem],
     solving: Solving,
     out: Path,
+    *,
     record: Mapping[str, Any],
     samples: int,
     resume: Resume,
@@ -63,47 +65,53 @@ class Training:
 def train_with_bars(trainings: Sequence[Training], jobs: int, console: Console) -> None:
     """`train` them all, ``jobs`` at a time in processes that share the cores; each has a bar.
 
-    One that starts from another's folder waits for that one. Where one fails or is interrupted, the others end too; all
-    can be continued. Raises `UserError` for one that was killed, and what `train` raises.
+    One that starts from another's folder stands behind it and waits for it. Where one fails or is interrupted, the
+    others end too; all can be continued. Raises `UserError` for one that was killed, and what `train` raises.
     """
     with _bar(console) as bar:
         tasks = {t.out: bar.add_task(t.what, total=None, note="waits", start=False) for t in trainings}
 
-        def show(out: Path, done: int, of: int, note: str) -> None:
-            if not bar.tasks[tasks[out]].started:
-                bar.start_task(tasks[out])
-            bar.update(tasks[out], completed=done, total=of, note=note)
+        def report(out: Path, note: str, done: int | None = None, of: int | None = None) -> None:
+            task = bar.tasks[tasks[out]]
+            if done is None:
+                console.print(f"{task.description}: {note}", soft_wrap=True)
+                return
+            if not task.started:
+                bar.start_task(task.id)
+            bar.update(task.id, completed=done, total=of, note=note)
             if note == _DONE and not console.is_terminal:  # where bars are shown at the end only
-                console.print(f"{bar.tasks[tasks[out]].description}: {note}")
+                console.print(f"{task.description}: {note}")
 
         jobs = min(jobs, len(trainings), os.cpu_count() or 1)
         if jobs > 1:
-            _train_together(trainings, jobs, show)
+            _train_together(trainings, jobs, report)
         else:
             for training in trainings:
-                _train_one(training, show)
+                _train_one(training, report)
 
 
-_Show = Callable[[Path, int, int, str], None]
 _DONE = "done"
 
 
-def _train_one(training: Training, show: _Show) -> None:
-    noted = ""
+class _Report(Protocol):
+    """Shows what is to be known of the training into ``out``: a line, or with ``done`` how far it is."""
 
-    def on_note(note: str) -> None:
-        nonlocal noted
-        if " left: " in note:
-            noted = note.rpartition(" left: ")[2].split(",")[0]
-
-    def on_progress(done: int, of: int) -> None:
-        show(training.out, done, of, noted)
-
-    train(training.run, training.settings, training.out, on_note, on_progress)
-    show(training.out, 1, 1, _DONE)
+    def __call__(self, out: Path, note: str, done: int | None = None, of: int | None = None) -> None: ...
 
 
-def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> None:
+def _train_one(training: Training, report: _Report) -> None:
+    out = training.out
+    train(
+        training.run,
+        training.settings,
+        out,
+        on_note=lambda note: report(out, note),
+        on_progress=lambda done, of, note: report(out, note, done, of),
+    )
+    report(out, _DONE, 1, 1)
+
+
+def _train_together(trainings: Sequence[Training], jobs: int, report: _Report) -> None:
     context = multiprocessing.get_context("spawn")
     waiting, under_way = list(trainings), dict[Any, tuple[Training, BaseProcess]]()
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -111,7 +119,7 @@ def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> No
     try:
         while waiting or under_way:
             missing = {str(t.out) for t in (*waiting, *(training for training, _ in under_way.values()))}
-            ready = [training for training in waiting if training.run.student not in missing]
+            ready = [t for t in waiting if not missing & {t.run.student, t.settings.partner}]
             for training in ready[: jobs - len(under_way)]:
                 waiting.remove(training)
                 reports, sender = context.Pipe(duplex=False)
@@ -122,39 +130,47 @@ def _train_together(trainings: Sequence[Training], jobs: int, show: _Show) -> No
             readable: list[Any] = connection.wait(list(under_way))
             for end in readable:
                 try:
-                    report = end.recv()
+                    said = end.recv()
                 except EOFError:
                     training, ended = under_way.pop(end)
                     ended.join()
-                    if ended.exitcode:
-                        raise UserError(
-                            f"the training of {training.out} ended with exit code {ended.exitcode}, if below 0 because "
-                            "it was killed, perhaps for want of memory; the same command continues it"
-                        ) from None
+                    _check_ended(training, ended.exitcode or 0)
                     continue
-                if isinstance(report, UserError):
-                    raise report
-                show(*report)
+                if isinstance(said, UserError):
+                    raise said
+                report(*said)
     finally:
         for _, process_left in under_way.values():
             process_left.terminate()
+        for _, process_left in under_way.values():
+            process_left.join()
         if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = threads
 
 
+def _check_ended(training: Training, code: int) -> None:
+    if code < 0:
+        raise UserError(
+            f"the training of {training.out} was killed (signal {-code}), perhaps for want of memory; the same command "
+            "continues it"
+        )
+    if code > 0:
+        raise RuntimeError(f"the training of {training.out} failed; its own message stands above")
+
+
 def _train_in_child(training: Training, reports: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its children
     parent = multiprocessing.parent_process()
 
-    def show(*report: object) -> None:
+    def report(out: Path, note: str, done: int | None = None, of: int | None = None) -> None:
         if parent is not None and not parent.is_alive():
             os._exit(1)
-        reports.send(report)
+        reports.send((out, note, done, of))
 
     try:
-        _train_one(training, show)
+        _train_one(training, report)
     except UserError as error:
         reports.send(error)
 

@@ -79,8 +79,9 @@ def _resampled_seeds(means: npt.NDArray[np.float64], rng: np.random.Generator) -
     seeds = means.shape[1]
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(means)) / seeds
     every = means.mean(axis=1)
-    drawn: npt.NDArray[np.float64] = (means * weights).sum(axis=1)
-    return every + (drawn - every) * math.sqrt(seeds / max(1, seeds - 1))
+    drawn = (means * weights).sum(axis=1)
+    scaled: npt.NDArray[np.float64] = every + (drawn - every) * math.sqrt(seeds / max(1, seeds - 1))
+    return scaled
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

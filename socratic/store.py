@@ -98,8 +98,11 @@ class JsonlAppender:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written to ({error.strerror}); choose another file") from None
         _cut_torn_tail(self._file)
         _sync_folder(path.parent)
         self._synced = 0.0
@@ -195,10 +198,15 @@ def shipped(folder: str) -> Path:
     return installed if (installed := package / f"_{folder}").is_dir() else package.parent / folder
 
 
+def files(folder: Path) -> list[str]:
+    """Paths of all files below ``folder``, sorted, this module's own locks and temporary files apart."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not _is_own_scratch(path))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
 def first_file(folder: Path) -> str | None:
-    """The name of a file below ``folder``, this module's own locks and temporary files apart; None without one."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_own_scratch(path))
-    return next((path.relative_to(folder).as_posix() for path in found), None)
+    """The first of `files`; None without one."""
+    return next(iter(files(folder)), None)
 
 
 def write_manifest(folder: Path, skip: str | None = None) -> None:
@@ -206,13 +214,12 @@ def write_manifest(folder: Path, skip: str | None = None) -> None:
 
     Call it last: it marks the folder whole.
     """
-    files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": hash_file(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST and not _is_own_scratch(path)
-        if skip is None or not path.is_relative_to(folder / skip)
+    entries = {
+        name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
+        for name in files(folder)
+        if name != MANIFEST and (skip is None or not name.startswith(f"{skip}/"))
     }
-    write_json(folder / MANIFEST, {"files": files})
+    write_json(folder / MANIFEST, {"files": entries})
 
 
 def check_manifest(folder: Path) -> str | None:

@@ -11,66 +11,31 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from socratic.config import Settings, differences
+from socratic.config import differences
 from socratic.lm.checkpoint import Card, is_checkpoint, read_card, save_student
 from socratic.lm.load import default_device, hush_transformers
-from socratic.start import Start, prepare
-from socratic.store import check_manifest, first_file, hash_json, is_main_process, lock, read_json, write_json
-from socratic.types import Chain, Example, QGSees, Role, UserError
+from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
+from socratic.store import (
+    MANIFEST,
+    check_manifest,
+    first_file,
+    hash_file,
+    hash_json,
+    is_main_process,
+    lock,
+    read_json,
+    write_json,
+)
+from socratic.types import Example, UserError
 from socratic.versions import commit, package_versions
 
 PLAN = "train.json"
 """What a training run was asked to do; a run in the same folder continues only where this agrees."""
 _CHECKPOINTS = "checkpoints"
-
-
-class TrainSettings(Settings):
-    """How a student is trained."""
-
-    learning_rate: float | None = Field(None, gt=0, description="peak rate; by the student's size if unset")
-    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training examples")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many updates, whatever epochs says")
-    batch_size: int = Field(16, ge=1, le=65_536, description="examples of one forward pass on one device")
-    accumulation: int = Field(1, ge=1, description="forward passes of one update")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
-    schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon learns faster where weights start random")
-    weight_decay: float = Field(0.01, ge=0, description="of the optimizer")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
-    seed: int = Field(0, ge=0, lt=2**32, description="of order, dropout and new weights")
-    also: Role | None = Field(None, description="every second chain is learned in this role's form instead")
-    limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
-    dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
-    evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
-    best_by: Literal["loss", "accuracy"] = Field("loss", description="dev loss, or dev accuracy through solve")
-    partner: str | None = Field(None, description="the other student of a QG/QA pair, for best_by accuracy")
-    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without improvement")
-    max_bad_steps: int = Field(
-        10, ge=0, description="updates with a gradient that is not finite, skipped before halting"
-    )
-    compile: bool | None = Field(None, description="compile the layers; where it pays if unset")
-    report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
-    trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as optim")
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included."""
-
-    role: Role
-    student: str
-    chains: Sequence[Chain]
-    dev_chains: Sequence[Chain]
-    source: str
-    qg_sees: QGSees = "answers"
 
 
 def starting_point(student: str | None, start_from: Path | None) -> str:
@@ -92,13 +57,14 @@ def train(
     settings: TrainSettings,
     out: Path,
     on_note: Callable[[str], None] = print,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Card:
     """Train one student into the folder ``out`` and return its card.
 
     A killed run continues from its last whole checkpoint, to the same weights bit for bit on a CPU; a finished one is
-    left as it is. ``on_progress`` gets the updates done and their number. Raises `UserError` where ``out`` holds a run
-    with other settings, naming each, and where the gradient was not finite more often than ``max_bad_steps``.
+    left as it is. ``on_progress``, where given, gets the updates done, their number and what was last measured; lines
+    about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
+    each, and where the gradient was not finite more often than ``max_bad_steps``.
     """
     run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
     plan = _plan(run, settings)
@@ -119,10 +85,18 @@ def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
     return {
         "role": run.role,
         "qg_sees": run.qg_sees,
-        "student": run.student,
+        "student": _identity(run.student),
         "data": _data_record(run),
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude={"report_to", "partner"}),
+        "partner": _identity(settings.partner),
     }
+
+
+def _identity(model: str | None) -> str | None:
+    """MODEL, or of a trained student its name and content, wherever it lies."""
+    if model is None or not (manifest := Path(model) / MANIFEST).is_file():
+        return model
+    return f"{Path(model).name} {hash_file(manifest)[:16]}"
 
 
 def _data_record(run: TrainingRun) -> dict[str, Any]:
@@ -141,7 +115,7 @@ def _train(
     plan: dict[str, Any],
     out: Path,
     on_note: Callable[[str], None],
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[int, int, str], None] | None,
 ) -> Card:
     import transformers
 
@@ -159,6 +133,8 @@ def _train(
     if is_main_process():
         write_json(out / PLAN, plan)  # from here on the folder is a run
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / _CHECKPOINTS, on_note))
+    recipe = _recipe(run, settings, start, plan["data"]["sha256"])
+    metrics = _metrics(start, trainer)
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
@@ -171,8 +147,12 @@ def _train(
         parameters=start.parameters,
         data=plan["data"],
         settings=settings.model_dump(),
-        recipe=_recipe(run, settings, start, plan["data"]["sha256"]),
-        metrics=_finite(_metrics(start, trainer)),
+        recipe=recipe,
+        lineage={
+            **(start.before.lineage if start.before else {}),
+            hash_json([recipe, settings.seed])[:16]: metrics["trained_tokens"],
+        },
+        metrics=_finite(metrics),
         versions=package_versions(),
         commit=commit(),
     )
@@ -188,21 +168,22 @@ def _train(
 def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) -> str:
     """The same for trainings that differ in their seed alone, and in that of the students they start from."""
     origin = start.before.recipe if start.before and start.before.recipe else start.student.base.model_dump()
-    kept = settings.model_dump(exclude={"seed", "partner"})
-    return hash_json([run.role, run.qg_sees, data, kept, origin])
+    partner = settings.partner
+    if partner and is_checkpoint(Path(partner)):
+        partner = read_card(Path(partner)).recipe
+    kept = settings.model_dump(exclude={"seed", "partner", "report_to"})
+    return hash_json([run.role, run.qg_sees, data, kept, origin, partner])
 
 
 def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
     """What the card says of a finished training.
 
-    ``seconds`` are those of the updates kept, over all its calls; ``trained_tokens`` were read in all epochs, those of
-    the student it started from included.
+    ``seconds`` are those of the updates kept, over all its calls; ``trained_tokens`` were read in all epochs.
     """
     import torch
 
     log = trainer.state.log_history
     input_tokens = sum(len(e.ids) + len(e.source) for e in start.examples)
-    read_before = int(start.before.metrics.get("trained_tokens", 0)) if start.before else 0
     losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
     return {
         "train_loss": round(sum(losses) / len(losses), 5),
@@ -212,7 +193,7 @@ def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "learned_tokens": _learned(start.examples),
         "input_tokens": input_tokens,
-        "trained_tokens": round(input_tokens * (trainer.state.epoch or 0.0)) + read_before,
+        "trained_tokens": round(input_tokens * (trainer.state.epoch or 0.0)),
         "left_out": start.left_out,
         "skipped_updates": trainer.guard.bad_steps,
         "seconds": round(trainer.guard.seconds, 1),

@@ -25,6 +25,7 @@ from socratic.types import Example, UserError
 
 _IGNORED = -100
 _CPU_TOKENS = 3072
+_SAVE_SECONDS = 300
 
 
 def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,40 +171,43 @@ class _EpochOrder(torch.utils.data.Sampler[int]):
 class Notes(transformers.TrainerCallback):
     """Says how far a training is, the time left and what was measured, a line each time the trainer logs.
 
-    ``on_progress`` gets the updates done and their number, after each.
+    ``on_progress``, where given, gets it in place of the lines: updates done, their number, and what was measured last.
     """
 
-    def __init__(self, on_note: Callable[[str], None], on_progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, on_note: Callable[[str], None], on_progress: Callable[[int, int, str], None] | None) -> None:
         self.on_note, self.on_progress = on_note, on_progress
         self.began = (0, 0.0)
+        self.measured = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began = (state.global_step, time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.on_progress is not None:
-            self.on_progress(state.global_step, state.max_steps)
+            self.on_progress(state.global_step, state.max_steps, self.measured)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        measured = [f"{key} {value:.4g}" for key, value in logs.items() if key.startswith(("loss", "eval_"))]
-        if measured and state.is_world_process_zero:
+        measured = ", ".join(f"{key} {value:.4g}" for key, value in logs.items() if key.startswith(("loss", "eval_")))
+        self.measured = measured.partition(",")[0] or self.measured
+        if measured and self.on_progress is None and state.is_world_process_zero:
             step, started = self.began
             pace = (time.monotonic() - started) / max(1, state.global_step - step)
             left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
-            self.on_note(f"update {state.global_step:,} of {state.max_steps:,}, {left} left: {', '.join(measured)}")
+            self.on_note(f"update {state.global_step:,} of {state.max_steps:,}, {left} left: {measured}")
 
 
 class Guard(transformers.TrainerCallback, ExportableState):
     """Skips updates whose gradient is not finite, within a budget, and writes each checkpoint's manifest last.
 
-    It also keeps the seconds of training. Both counts are stored in checkpoints and go on where a run is resumed.
+    It also keeps the seconds of training, and asks for a checkpoint where the last one is minutes old. Both counts are
+    stored in checkpoints and go on where a run is resumed.
     """
 
     def __init__(self, max_bad_steps: int) -> None:
         self.max_bad_steps = max_bad_steps
         self.bad_steps = 0
         self._seconds_before = 0.0
-        self._began = time.perf_counter()
+        self._began = self._saved = time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -225,6 +229,11 @@ class Guard(transformers.TrainerCallback, ExportableState):
                 f"lower learning_rate={args.learning_rate:g} or set precision=fp32; {args.output_dir} keeps checkpoints"
             )
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if time.perf_counter() - self._saved > _SAVE_SECONDS and args.save_strategy != "no":
+            control.should_save = True
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._saved = time.perf_counter()

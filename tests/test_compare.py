@@ -71,7 +71,9 @@ def test_rows_and_paired_tests(tmp_path: Path) -> None:
 def test_a_run_alone_and_a_run_against_itself(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", right(0))
     assert compare([run]).pairs == ()
-    (pair,) = compare([run, run]).pairs
+    with pytest.raises(UserError, match="stands twice among the runs"):
+        compare([run, run])
+    (pair,) = compare([run, make_run(tmp_path / "again", right(0))]).pairs
     assert pair.p_holm == 1.0
     assert (pair.p, pair.difference, pair.low, pair.high) == (1.0, 0.0, 0.0, 0.0)
     with pytest.raises(UserError, match="no runs"):
@@ -92,7 +94,7 @@ def test_several_samples_are_paired_by_their_majority(tmp_path: Path) -> None:
 def trained(
     seed: int, recipe: str = "r", sha: str | None = None, parameters: int = 3_000_000, name: str = "cot"
 ) -> dict[str, Any]:
-    training = {"recipe": recipe, "seed": seed, "tokens": 2_000_000}
+    training = {"recipe": recipe, "seed": seed, "tokens": {"base": 500_000, f"{recipe}{seed}": 1_500_000}}
     own = {"name": f"{name}-s{seed}", "sha256": sha or f"{recipe}{seed}", "dtype": "float32", "parameters": parameters}
     return {**own, "training": training}
 
@@ -219,10 +221,10 @@ def test_the_order_and_metadata_of_problems_do_not_matter(tmp_path: Path) -> Non
 
 def test_incomplete_runs_and_other_scorers_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", right(0))
-    with pytest.raises(UserError, match="run is not complete"):
-        compare([run, dataclasses.replace(run, metrics=None)])
+    with pytest.raises(UserError, match="b is not complete"):
+        compare([run, dataclasses.replace(run, path=tmp_path / "b", metrics=None)])
     assert run.metrics is not None
-    old = dataclasses.replace(run, metrics={**run.metrics, "scorer_version": "0"})
+    old = dataclasses.replace(run, path=tmp_path / "b", metrics={**run.metrics, "scorer_version": "0"})
     with pytest.raises(UserError, match="socratic score"):
         compare([run, old])
 

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from socratic.config import Settings, differences, parse_overrides
 from socratic.loops import SolveSettings
-from socratic.train import TrainSettings
+from socratic.prepare import TrainSettings
 from socratic.types import UserError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from socratic.config import Settings
 from socratic.loops import SolveSettings
-from socratic.train import TrainSettings
+from socratic.prepare import TrainSettings
 
 TRAINING = Path(__file__).parent.parent / "docs" / "training.md"
 

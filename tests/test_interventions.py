@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from socratic.report.interventions import AS_IS, effects, effects_table
 from socratic.report.steps import step_value
 from socratic.tasks import load_chains
 from socratic.tokens import Codec
-from socratic.types import Chain, Step, UserError
+from socratic.types import Chain, Problem, Step, Trace, UserError
 
 CHAINS = load_chains("stories", "test", limit=24)
 CODEC = Codec(byte_tokenizer("gpt2"))
@@ -79,6 +79,49 @@ def test_a_student_that_ignores_questions_shows_no_drop(tmp_path: Path) -> None:
             assert effect.steps_difference == (0.0, 0.0, 0.0)
 
 
+def test_an_answer_said_twice_is_no_drop_where_the_questions_are_given(tmp_path: Path) -> None:
+    def hesitates(chain: Chain, transcript: str, kind: SlotKind) -> str:
+        if kind == "answer" and transcript.count("\nA:") <= 2:
+            return "Let me think."
+        return chain.answer if kind == "final" else ignores_questions(chain, transcript, kind)
+
+    found = effects(run_all(asks_gold, hesitates, tmp_path), {chain.problem_id: chain for chain in CHAINS})
+    assert {effect.right for effect in found} == {1.0}
+
+
+def test_of_several_samples_the_majority_is_shown_and_compared(tmp_path: Path) -> None:
+    problems = [chain.problem("test") for chain in CHAINS]
+    runs = {}
+    for kind, wrong in ((AS_IS, 2), ("answers", 1)):  # of three samples, so many are wrong
+
+        def solve(pending: list[tuple[Problem, int]], wrong: int = wrong) -> Iterator[Trace]:
+            for problem, k in pending:
+                said = "-1" if k < wrong else problem.answer
+                yield Trace(problem.id, k, "iterative", (), said, said, "finished", None, True, 1, 1.0, "1")
+
+        evaluate(problems, solve, tmp_path / kind, {"solver": "socratic"}, samples=3)
+        runs[kind] = load_run(tmp_path / kind)
+    as_is, answers = effects(runs, {chain.problem_id: chain for chain in CHAINS})
+    assert (as_is.right, answers.right) == (0.0, 1.0)
+    assert answers.pair is not None
+    assert answers.pair.difference == 1.0
+
+
+def test_a_fault_behind_gold_leaves_no_question_without_its_answer() -> None:
+    chain, seen = CHAINS[0], list[str]()
+
+    def silent(chain: Chain, transcript: str, kind: SlotKind) -> str:
+        seen.append(transcript)
+        return chain.answer if kind == "final" else ""
+
+    solving = Solving(SolveSettings.parse({}), planted(asks_gold), planted(silent))
+    [trace] = solving.with_intervention(intervene("history", [chain])).run([(chain.problem("test"), 0)])
+    assert trace.stop_reason == "finished"
+    assert [step.answer for step in trace.steps] == [""] * len(chain.steps)
+    final = seen[-1]
+    assert final.count("\nQ:") == final.count("\nA:") + 1  # the last is QG's stop
+
+
 def test_a_student_that_obeys_questions_loses_what_they_tell(tmp_path: Path) -> None:
     runs = run_all(asks_gold, obeys_questions, tmp_path)
     found = {effect.name: effect for effect in effects(runs, {chain.problem_id: chain for chain in CHAINS})}
@@ -132,9 +175,8 @@ def test_what_is_given_reads_as_in_training(kind: str) -> None:
         return ignores_questions(chain, transcript, kind) if next(wrong_then_right) % 2 else "That is 7."
 
     qa = watching(errs if kind == "history" else ignores_questions)
-    solving = Solving(
-        SolveSettings.parse({}), planted(watching(asks_gold)), planted(qa), intervention=intervene(kind, CHAINS)
-    )
+    solving = Solving(SolveSettings.parse({}), planted(watching(asks_gold)), planted(qa))
+    solving = solving.with_intervention(intervene(kind, CHAINS))
     traces = list(solving.run((chain.problem("test"), 0) for chain in CHAINS))
     assert len(traces) == len(CHAINS)
     texts = {c.problem_id: CODEC.decode(causal_example(c, "unified", CODEC).ids) for c in CHAINS}
@@ -168,7 +210,6 @@ def test_what_cannot_be_done_is_said() -> None:
         intervene("questions", [bare])
     with pytest.raises(UserError, match="unknown intervention 'other'"):
         intervene("other", CHAINS)
+    solving = Solving(SolveSettings.parse({"solver": "cot"}), lm=planted(asks_gold))
     with pytest.raises(UserError, match="solver 'cot' asks no sub-questions"):
-        Solving(
-            SolveSettings.parse({"solver": "cot"}), lm=planted(asks_gold), intervention=intervene("generic", CHAINS)
-        )
+        solving.with_intervention(intervene("generic", CHAINS))

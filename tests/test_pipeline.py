@@ -12,7 +12,8 @@ import yaml
 from rich.console import Console
 
 from socratic import pipeline
-from socratic.pipeline import Plan, make_plan, read_recipe, run_plan
+from socratic.pipeline import Plan, make_plan, run_plan
+from socratic.recipe import read_recipe
 from socratic.types import UserError
 
 RECIPE: dict[str, Any] = {
@@ -106,7 +107,7 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, overrides: dict[str, Any
 
 
 def test_students_start_from_something_that_stands_before(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"students.qg starts from 'cot', which stands below it; move 'cot' up"):
+    with pytest.raises(UserError, match=r"students.qg needs 'cot', which stands below it; move 'cot' up"):
         plan_of(tmp_path, **{"students.qg.student": "cot"})
     with pytest.raises(UserError, match=r"students.cot has nothing to start from"):
         plan_of(tmp_path, **{"students.cot": {"role": "cot"}})

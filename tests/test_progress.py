@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from socratic.lm.checkpoint import is_checkpoint, read_card
+from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, train_with_bars
 from socratic.tasks import load_chains
-from socratic.train import TrainingRun, TrainSettings
 from socratic.types import Role, UserError
 
 
@@ -62,5 +62,5 @@ def test_one_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("multiprocessing.connection.wait", kill_first)
     todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("a", "b")]
-    with pytest.raises(UserError, match=r"the training of .* ended with exit code -9, .*the same command continues it"):
+    with pytest.raises(UserError, match=r"the training of .* was killed \(signal 9\), .*the same command continues it"):
         train_with_bars(todo, 2, Console(file=io.StringIO()))

@@ -18,9 +18,9 @@ from socratic import load_lm, score, solve, store
 from socratic.examples import causal_example
 from socratic.lm.checkpoint import read_card
 from socratic.lm.load import load_pretrained, load_student, merge
-from socratic.start import default_learning_rate
+from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
 from socratic.tokens import Codec
-from socratic.train import PLAN, TrainingRun, TrainSettings, starting_point, train
+from socratic.train import PLAN, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
 from socratic.types import Chain, Role, UserError
 
@@ -132,14 +132,12 @@ def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tm
     assert recipe("c", weight_decay=0.5) != first
     assert recipe("d", chains=CHAINS[:2]) != first
     assert recipe("e", start=str(tmp_path / "a")) == recipe("f", start=str(tmp_path / "b")) != first
-    assert load_lm(str(tmp_path / "b")).training == {"recipe": first, "seed": 7, "tokens": tokens_of(tmp_path / "b")}
-    assert tokens_of(tmp_path / "e") == 2 * tokens_of(tmp_path / "a")
-
-
-def tokens_of(folder: Path) -> int:
-    """Tokens read in training, by the card."""
-    tokens: int = read_card(folder).metrics["trained_tokens"]
-    return tokens
+    read = read_card(tmp_path / "a").metrics["trained_tokens"]
+    (origin,) = read_card(tmp_path / "a").lineage
+    assert load_lm(str(tmp_path / "a")).training == {"recipe": first, "seed": 0, "tokens": {origin: read}}
+    assert read_card(tmp_path / "b").lineage.keys() != {origin}
+    assert sorted(read_card(tmp_path / "e").lineage.values()) == [read, read]
+    assert origin in read_card(tmp_path / "e").lineage
 
 
 def test_a_finished_run_is_left_alone(trained: dict[Role, Path]) -> None:

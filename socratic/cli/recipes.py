@@ -22,7 +22,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and compare as a recipe says; what is done already, and has not changed, is not done again."""
-    from socratic.pipeline import make_plan, read_recipe, run_plan
+    from socratic.pipeline import make_plan, run_plan
+    from socratic.recipe import read_recipe
 
     read = read_recipe(recipe, parse_overrides(overrides or []))
     plan = make_plan(read, out_dir or Path("runs") / recipe.stem, data_dir)

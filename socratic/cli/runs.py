@@ -39,7 +39,8 @@ def compare(
     from socratic.report.compare import compare as compare_runs
     from socratic.report.steps import judge, steps_table
 
-    loaded = [load_run(run) for run in runs]
+    once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
+    loaded = [load_run(run) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
     reports = {str(run.path): judge(run, _gold_chains(run, data_dir)) for run in loaded} if steps else {}
     if as_json:

@@ -78,7 +78,7 @@ def make_solving(
         from socratic.cluster import RaySolving
 
         return RaySolving(settings, lms, places, device, dtype)
-    return Solving(settings, lms.get("qg"), lms.get("qa"), lms.get("lm"))
+    return Solving(settings, **lms)
 
 
 def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:

@@ -65,8 +65,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one student; the same command continues a run that was interrupted."""
+    from socratic.prepare import TrainingRun, TrainSettings
     from socratic.tasks import load_chains
-    from socratic.train import TrainingRun, TrainSettings, starting_point
+    from socratic.train import starting_point
     from socratic.train import train as fit
 
     settings = TrainSettings.parse(merged_settings(setting, seed=seed))
@@ -199,7 +200,17 @@ def evaluate(
 
     def run(solving: Solving, folder: Path) -> dict[str, Any]:
         what = f"{name} {split}" if folder == out_dir else folder.name
-        return evaluate_with_bar(what, problems, solving, folder, record, samples, resume, batch_size, err)
+        return evaluate_with_bar(
+            what,
+            problems,
+            solving,
+            folder,
+            record=record,
+            samples=samples,
+            resume=resume,
+            batch_size=batch_size,
+            console=err,
+        )
 
     if not kinds:
         print_run(out_dir, run(solving, out_dir), as_json)
@@ -236,9 +247,10 @@ def _intervene(
     gold = {problem.id: gold[problem.id] for problem in problems}
     if set(kinds) & set(REPLACEMENTS):
         kinds = ["questions", *(kind for kind in kinds if kind != "questions")]
+    solvers = {kind: solving.with_intervention(intervene(kind, list(gold.values()), seed)) for kind in kinds}
     run(solving, out_dir / AS_IS)
-    for kind in kinds:
-        run(solving.with_intervention(intervene(kind, list(gold.values()), seed)), out_dir / kind)
+    for kind, solver in solvers.items():
+        run(solver, out_dir / kind)
     found = effects({kind: load_run(out_dir / kind) for kind in (AS_IS, *kinds)}, gold)
     if as_json:
         print_json([asdict(effect) for effect in found])

@@ -49,6 +49,8 @@ class Card(Settings):
     settings: dict[str, Any]
     recipe: str | None = None
     """SHA-256 of all that was asked for but the seed: students of one recipe differ by chance alone."""
+    lineage: dict[str, int] = Field(default_factory=dict)
+    """Tokens read in each training that led here, by a hash of recipe and seed: two students may share their first."""
     metrics: dict[str, Any]
     versions: dict[str, str | None]
     commit: str | None = None

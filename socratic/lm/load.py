@@ -66,8 +66,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
         if card.recipe is not None:
-            tokens, seed = card.metrics["trained_tokens"], card.settings["seed"]
-            lm.training = {"recipe": card.recipe, "seed": seed, "tokens": tokens}
+            lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage}
     return lm
 
 

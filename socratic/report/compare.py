@@ -41,7 +41,7 @@ class Row:
     ``metrics`` are as `evaluate.measure` gives them, over the compared problems, each figure the mean over ``runs``;
     with several runs the intervals are a bootstrap over seeds and problems, and ``spread`` is the standard deviation of
     the strict rate over seeds. ``parameters`` and ``trained_tokens`` are of all its students (tokens read in training,
-    those of the student it started from included), None where a run does not say.
+    those of the students they started from included, a shared one once), None where a run does not say.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Comparison:
 
     def table(self) -> Group:
         """For the terminal, readable at 80 columns; names from disk are shown as text, never as markup."""
-        tables = [self._accuracy_table(), self._process_table(), self._cost_table()]
+        tables = [self._accuracy_table(), self._process_table(), self.cost_table()]
         if any(row.metrics["at_k"] for row in self.rows):
             tables.append(self._samples_table())
         if self.pairs:
@@ -127,7 +127,8 @@ class Comparison:
             made.add_row(text(row.name), *described, percent(finished), f"{m['mean_steps']:.1f}")
         return made
 
-    def _cost_table(self) -> Table:
+    def cost_table(self) -> Table:
+        """Parameters, tokens and seconds of every arm."""
         made = new_table("Cost (tokens and seconds per problem)", ["parameters", "trained on", "decoded", "seconds"])
         for row in self.rows:
             m = row.metrics
@@ -179,6 +180,10 @@ def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
     """
     if not runs:
         raise UserError("no runs to compare; name at least one run folder")
+    folders = [run.path.resolve() for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"{run.path} stands twice among the runs, perhaps as a link; name each run once")
     _check_scored(runs)
     ids = _shared_ids(runs, common)
     names = dict(zip(map(id, runs), _names(runs), strict=True))
@@ -276,7 +281,9 @@ def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, Non
             metrics[kind] |= {"low": min(low, least[0]), "high": max(high, least[1])}
     models = [list({m["sha256"]: m for m in run.config.get("models", {}).values()}.values()) for run in runs]
     sizes = [model.get("parameters") for model in models[0]]
-    tokens = [model.get("training", {}).get("tokens") for trained in models for model in trained]
+    trainings = [[model.get("training", {}).get("tokens") for model in trained] for trained in models]
+    known = all(read and all(isinstance(tokens, dict) for tokens in read) for read in trainings)
+    read = [{key: n for tokens in of_run for key, n in tokens.items()} for of_run in trainings] if known else []
     row = Row(
         name=name,
         runs=tuple(names),
@@ -285,7 +292,7 @@ def _row(name: str, names: list[str], runs: Sequence[Run], ids: Mapping[str, Non
         metrics=metrics,
         spread=statistics.stdev(m["strict"]["rate"] for m in measured) if len(runs) > 1 else None,
         parameters=sum(sizes) if sizes and None not in sizes else None,
-        trained_tokens=sum(tokens) / len(runs) if tokens and None not in tokens else None,
+        trained_tokens=sum(sum(of_run.values()) for of_run in read) / len(runs) if known else None,
     )
     return row, outcomes
 

@@ -24,7 +24,8 @@ _SEED = 0
 class Effect:
     """One run: the share of problems ``right``, of gold ``steps`` whose result stands in place, and the differences.
 
-    ``pair`` is about right answers, ``steps_difference`` (difference, low, high) about steps; None for the baseline.
+    ``pair`` is about right answers (of several samples the majority's), p adjusted for all runs against that baseline;
+    ``steps_difference`` (difference, low, high) is about steps. Both are None for the run as it is.
     """
 
     name: str
@@ -40,16 +41,18 @@ def effects(runs: Mapping[str, Run], chains: Mapping[str, Chain]) -> list[Effect
 
     ``runs`` are named by the kind of intervention, `AS_IS` among them, over the same problems; ``chains`` are gold.
     """
-    found = []
     steps = {name: _steps(run, chains) for name, run in runs.items()}
-    for name, run in runs.items():
-        against = None if name == AS_IS else "questions" if name in REPLACEMENTS else AS_IS
-        pair = None if against is None else compare([runs[against], run]).pairs[0]
-        right = compare([run]).rows[0].metrics["correct"]["rate"]
-        share = fmean(steps[name]) if steps[name] else None
-        gap = _gap(steps[name], steps[against]) if against else None
-        found.append(Effect(name, right, share, against, pair, gap))
-    return found
+    against = {name: None if name == AS_IS else "questions" if name in REPLACEMENTS else AS_IS for name in runs}
+    found: dict[str, Effect] = {}
+    for baseline in [name for name in (AS_IS, "questions") if name in runs]:
+        names = [baseline, *(name for name in runs if against[name] == baseline)]
+        family = compare([runs[name] for name in names])
+        for name, row, pair in zip(names, family.rows, (None, *family.pairs), strict=True):
+            rate = (row.metrics["majority"] or row.metrics["correct"])["rate"]
+            share = fmean(steps[name]) if steps[name] else None
+            gap = _gap(steps[name], steps[baseline]) if pair else None
+            found.setdefault(name, Effect(name, rate, share, against[name], pair, gap))
+    return [found[name] for name in runs]
 
 
 def effects_table(found: Sequence[Effect]) -> Table:

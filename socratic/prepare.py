@@ -1,21 +1,64 @@
-"""What a training starts from: the student, its examples, and the peak rate."""
+"""What a training is asked to do, and what it starts from: the student, its examples, and the peak rate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from socratic.config import Settings
 from socratic.examples import build_examples
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student
 from socratic.prompts import learned_text, render_problem
 from socratic.tokens import Codec
-from socratic.types import Chain, Example, UserError
+from socratic.types import Chain, Example, QGSees, Role, UserError
 
-if TYPE_CHECKING:
-    from socratic.train import TrainingRun, TrainSettings
+
+class TrainSettings(Settings):
+    """How a student is trained."""
+
+    learning_rate: float | None = Field(None, gt=0, description="peak rate; by the student's size if unset")
+    epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training examples")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many updates, whatever epochs says")
+    batch_size: int = Field(16, ge=1, le=65_536, description="examples of one forward pass on one device")
+    accumulation: int = Field(1, ge=1, description="forward passes of one update")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of updates over which the rate rises")
+    schedule: str = Field("cosine", description="of the rate after warm-up, a transformers scheduler's name")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon learns faster where weights start random")
+    weight_decay: float = Field(0.01, ge=0, description="of the optimizer")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
+    seed: int = Field(0, ge=0, lt=2**32, description="of order, dropout and new weights")
+    also: Role | None = Field(None, description="every second chain is learned in this role's form instead")
+    limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
+    dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
+    evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
+    best_by: Literal["loss", "accuracy"] = Field("loss", description="dev loss, or dev accuracy through solve")
+    partner: str | None = Field(None, description="the other student of a QG/QA pair, for best_by accuracy")
+    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without improvement")
+    max_bad_steps: int = Field(
+        10, ge=0, description="updates with a gradient that is not finite, skipped before halting"
+    )
+    compile: bool | None = Field(None, description="compile the layers; where it pays if unset")
+    report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
+    trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as optim")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included."""
+
+    role: Role
+    student: str
+    chains: Sequence[Chain]
+    dev_chains: Sequence[Chain]
+    source: str
+    qg_sees: QGSees = "answers"
 
 
 @dataclass(frozen=True)
