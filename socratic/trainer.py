@@ -109,7 +109,10 @@ class StudentTrainer(transformers.Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
-        return _EpochOrder(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        sampler.batch_size *= self.accelerator.num_processes  # the same batches for any number of processes
+        return _EpochOrder(sampler, self)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one batch; on a CPU in parts of some thousand tokens, whose gradients add up.

@@ -525,6 +525,7 @@ def test_rating_in_the_terminal(
     assert result.code == 0
     assert "1. What? 24" in result.out
     assert "1 ratings added" in result.out
+    assert str(tmp_path / "run") not in result.out  # nothing tells whose questions they are
     assert "complete" in cli("rate", ratings, "--report").out
     assert cli("rate", ratings, "--report", "--json").json["raters"] == ["eve"]
     assert cli("rate", tmp_path / "run").code == 2
@@ -540,3 +541,26 @@ def test_a_recipe_is_planned_without_being_run(cli: Cli, tmp_path: Path) -> None
     stages = cli("run", recipe, "--dry-run", "--out", tmp_path / "out", "--json").json
     assert not any(stage["done"] for stage in stages)
     assert cli("run", recipe, "limt=5", "--dry-run").code == 2
+
+
+def test_a_file_with_a_colon_in_its_name_is_checked(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"question": f"How many are {'very ' * 20}{i}?", "answer": str(i)} for i in range(40)]
+    path = write_jsonl(tmp_path / "a:b.jsonl", *rows)
+    result = cli("data", "check", f"{path}:train", path, "--json")
+    assert result.code == 0
+    assert result.json["tests"] == 40
+    assert len(result.json["found"]) == 40
+
+
+def test_runs_named_twice_are_compared_once(cli: Cli, tmp_path: Path, student: str) -> None:
+    problems = write_jsonl(tmp_path / "p.jsonl", {"question": "1?", "answer": "1"}, {"question": "2?", "answer": "2"})
+    run = tmp_path / "run"
+    made = cli("evaluate", problems, "--solver", "answer", "--lm", student, "--set", "max_tokens=2", "--out", run)
+    assert made.code == 0
+    (tmp_path / "link").symlink_to("run")
+    assert len(cli("compare", run, tmp_path / "link", run, "--json").json["rows"]) == 1
+
+
+def test_a_cluster_is_for_many_problems(cli: Cli, student: str) -> None:
+    result = cli("solve", "1+1?", "--solver", "answer", "--lm", student, "--engine", "ray")
+    assert_one_sentence(result, "--engine ray is for the problems of a --file")

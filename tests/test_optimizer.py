@@ -68,3 +68,12 @@ def test_it_learns(model: Any) -> None:
     for _ in range(20):
         step(student, optimizer, 0)
     assert student(input_ids=ids, labels=ids).loss.item() < before / 4
+
+
+def test_tables_of_positions_are_no_matrices_for_muon() -> None:
+    model = scratch.build("gpt2-tiny", tiny_tokenizer())
+    optimizer = MuonAdamW(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.95))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    inner = [names[id(p)] for p in optimizer.param_groups[0]["params"]]
+    assert inner
+    assert not any("wpe" in name or "wte" in name for name in inner)

@@ -90,7 +90,7 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"split": "x"}, "unknown recipe key 'split'; did you mean 'splits'?"),
-        ({"training.epoch": 1}, "'epoch'.*did you mean 'epochs'"),
+        ({"training.epoch": 1}, "unknown training: 'epoch'.*did you mean 'epochs'"),
         ({"students.qgg.epochs": 1}, "no 'students.qgg' to set 'epochs' in; did you mean 'qg'"),
         ({"students.qg.rol": 1}, "unknown key 'rol' in students.qg; did you mean 'role'"),
         ({"students.qg.epochs": "many"}, "students.qg: epochs='many' is not usable"),
@@ -99,6 +99,14 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"training.seed": 1}, "sets seed, which the whole recipe shares; set seeds there"),
         ({"solving.calculator": True}, "sets calculator, which the whole recipe shares; set calculator there"),
         ({"seeds": []}, "seeds=\\[\\] is not usable"),
+        ({"seeds": [0, 0]}, "seeds=\\[0, 0\\] is not usable: each may stand in it once"),
+        ({"students": {}}, "students={} is not usable"),
+        ({"arms.cot.lm": "cto"}, "arms.cot.lm='cto' is no student of this recipe.*did you mean 'cot'"),
+        ({"arms.cot.lm": "qg"}, "arms.cot: qg was trained as 'qg' and cannot be the lm of solver 'cot'"),
+        ({"student": "scratch:lama-mini"}, "student='scratch:lama-mini' is no student.*'scratch:llama-mini'"),
+        ({"students.qg.partner": "qaa"}, "students.qg.partner='qaa' is no student"),
+        ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
+        ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
@@ -130,3 +138,47 @@ def test_shipped_recipes_are_readable(path: Path) -> None:
     used = {arm[place] for arm in recipe.arms.values() for place in ("qg", "qa", "lm") if place in arm}
     started = {recipe.students[name].get("student") for name in used}
     assert used | (started & recipe.students.keys()) == recipe.students.keys()
+
+
+def test_empty_settings_can_be_set_and_odd_keys_are_named(tmp_path: Path) -> None:
+    assert read_recipe(write(tmp_path, training=None), {"training.max_steps": 1}).training == {"max_steps": 1}
+    path = write(tmp_path)
+    path.write_text("3: a\n" + path.read_text())
+    with pytest.raises(UserError, match="unknown recipe key 3"):
+        read_recipe(path, {})
+
+
+def test_what_tests_share_with_train_is_found(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, limit=50).overlaps["longer"].found
+
+
+def test_a_partner_is_another_student_whose_training_counts(tmp_path: Path) -> None:
+    students = {**RECIPE["students"], "qa": {"role": "qa", "student": "base", "best_by": "accuracy", "partner": "qg"}}
+    with_partner = {"students": students, "training": {**RECIPE["training"], "dev_limit": 1}}
+    plan = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
+    qg, qa = (next(s for s in plan.training if s.link.name == f"{name}-s0") for name in ("qg", "qa"))
+    assert qa.settings.partner == str(qg.folder)
+    students["qg"] = {**students["qg"], "weight_decay": 0.5}
+    other = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
+    assert next(s for s in other.training if s.link.name == "qa-s0").key != qa.key
+
+
+def test_a_damaged_evaluation_is_done_again(tmp_path: Path) -> None:
+    small = {"arms": {"cot": RECIPE["arms"]["cot"]}, "students": {"cot": RECIPE["students"]["cot"]}}
+    plan = make_plan(read_recipe(write(tmp_path, **small), {}), tmp_path / "out")
+    first = run_plan(plan, quiet())
+    traces = tmp_path / "out" / "longer" / "cot-s0" / "traces.jsonl"
+    traces.write_bytes(traces.read_bytes()[:-40])
+    assert to_do(plan) == ["cot on longer, seed 0"]
+    again = run_plan(plan, quiet())
+    assert to_do(plan) == []
+    key = "longer, calculator on"
+    assert again[key].rows[0].metrics["correct"] == first[key].rows[0].metrics["correct"]
+
+
+def test_what_is_in_the_way_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "out" / "qg-s0").mkdir(parents=True)
+    plan = plan_of(tmp_path)
+    with pytest.raises(UserError, match="qg-s0 is in the way"):
+        run_plan(plan, quiet())
+    assert len(to_do(plan)) == 5

@@ -47,9 +47,29 @@ def test_a_mistake_in_one_ends_all_with_its_sentence(tmp_path: Path) -> None:
     todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("foreign", "fine")]
     with pytest.raises(UserError, match=r"foreign holds letter\.txt but no training run"):
         train_with_bars(todo, 2, Console(file=io.StringIO()))
-    for child in multiprocessing.active_children():
-        child.join(10)
-        assert child.exitcode is not None
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interruption_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(ends: Any) -> Any:
+        assert len(multiprocessing.active_children()) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multiprocessing.connection.wait", interrupted)
+    todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(KeyboardInterrupt):
+        train_with_bars(todo, 2, Console(file=io.StringIO()))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_training_says_is_said_with_its_name(tmp_path: Path, jobs: int) -> None:
+    said = io.StringIO()
+    todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("a", "b")]
+    for _ in range(2):
+        train_with_bars(todo, jobs, Console(file=said, width=200))
+    for name in ("a", "b"):
+        assert f"{name}: {tmp_path / name} is already trained" in said.getvalue()
 
 
 def test_one_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,3 +285,9 @@ def test_a_broken_folder_says_what_is_wrong(checkpoint: Path, name: str, content
     if content is not None:
         (checkpoint / name).write_bytes(content)
     assert said in (store.check_manifest(checkpoint) or "whole")
+
+
+def test_a_file_is_no_folder_to_append_in(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"x\.jsonl cannot be written to \(.*\); choose another file"):
+        store.JsonlAppender(tmp_path / "file" / "x.jsonl")

@@ -144,19 +144,31 @@ class TorchBackend:
         gate, up = x.chunk(2, -1)
         return torch.nn.functional.silu(gate) * up
 
-    def attention(self, index: int, layer: Layer, qkv: torch.Tensor) -> torch.Tensor:
+    def store(
+        self, index: int, layer: Layer, qkv: torch.Tensor, page: torch.Tensor, slot: torch.Tensor
+    ) -> torch.Tensor:
+        """Write each token's key and value into ``slot`` of its ``page`` [tokens]; queries [tokens, heads, size]."""
         heads, groups, size = self.shape.heads, self.shape.groups, self.shape.size
         query, key, value = torch.split(qkv.view(len(qkv), -1, size), [heads, groups, groups], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             query = _normed(query, layer.q_norm, None, layer.norm1.eps, centred=False)
             key = _normed(key, layer.k_norm, None, layer.norm1.eps, centred=False)
         query, key = self._turned(query), self._turned(key)
-        kv = self.pages.kv[index]
-        keys, values = kv[:, 0].view(-1, groups, size, PAGE), kv[:, 1].view(-1, groups, PAGE, size)
-        page, slot = self.table[self.row, self.position // PAGE], self.position % PAGE
+        keys, values = self._cache(index)
         keys[page, :, :, slot] = key
         values[page, :, slot] = value
+        return query
 
+    def _cache(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys [pages, groups, size, 16] and values [pages, groups, 16, size] of a layer."""
+        groups, size, kv = self.shape.groups, self.shape.size, self.pages.kv[index]
+        return kv[:, 0].view(-1, groups, size, PAGE), kv[:, 1].view(-1, groups, PAGE, size)
+
+    def attention(self, index: int, layer: Layer, qkv: torch.Tensor) -> torch.Tensor:
+        heads, groups, size = self.shape.heads, self.shape.groups, self.shape.size
+        page = self.table[self.row, self.position // PAGE]
+        query = self.store(index, layer, qkv, page, self.position % PAGE)
+        keys, values = self._cache(index)
         rows, longest = self.padded
         padded = query.new_zeros(rows, longest, heads, size)
         padded[self.place] = query
@@ -165,7 +177,7 @@ class TorchBackend:
         seen_keys = keys[self.table].permute(0, 2, 3, 1, 4).reshape(rows, groups, 1, size, -1)
         seen_values = values[self.table].transpose(1, 2).reshape(rows, groups, 1, -1, size)
         scores = (grouped @ seen_keys).float() * self.dense.scale
-        weights = scores.masked_fill(self.hidden, -torch.inf).softmax(-1).to(value.dtype)
+        weights = scores.masked_fill(self.hidden, -torch.inf).softmax(-1).to(values.dtype)
         # What no one has written yet may be NaN, which a weight of 0 would not undo.
         written = seen_values.masked_fill(self.hidden.all(-2)[..., None], 0)
         mixed: torch.Tensor = (weights @ written).permute(0, 3, 1, 2, 4).reshape(rows, longest, -1)

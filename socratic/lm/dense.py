@@ -154,11 +154,19 @@ class Dense:
 
     def forward(self, batch: FlatBatch, backend: Backend) -> torch.Tensor:
         """Write the batch's keys and values into the cache; logits of the wanted tokens, [n, vocabulary]."""
-        ids = torch.from_numpy(batch.ids).to(self.device)
+        ids, position = (torch.from_numpy(array).to(self.device) for array in (batch.ids, batch.position))
+        backend.begin(batch)
+        x, y = self.hidden(ids, position, backend)
+        if len(batch.wanted) < len(x):
+            wanted = torch.from_numpy(batch.wanted).to(self.device)
+            x, y = x[wanted], y[wanted]
+        return self.head(backend.norm(x, y, self.final))
+
+    def hidden(self, ids: torch.Tensor, position: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, torch.Tensor]:
+        """All layers over ``ids`` at ``position`` [tokens]; their sum [tokens, width] is what the last norm takes."""
         x = self.embedding[ids]
         if self.positions is not None:
-            x += self.positions[torch.from_numpy(batch.position).to(self.device)]
-        backend.begin(batch)
+            x += self.positions[position]
         y = None
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(backend.norm(x, y, layer.norm1))
@@ -166,10 +174,7 @@ class Dense:
             up = layer.up(backend.norm(x, y, layer.norm2))
             y = layer.down(backend.gate(up))
         assert y is not None
-        if len(batch.wanted) < len(x):
-            wanted = torch.from_numpy(batch.wanted).to(self.device)
-            x, y = x[wanted], y[wanted]
-        return self.head(backend.norm(x, y, self.final))
+        return x, y
 
 
 def unsupported(model: Any) -> str | None:

@@ -19,11 +19,15 @@ from socratic.lm.backends import Pages, Sequence, TorchBackend, backend, page_by
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.lm.causal import choose
 from socratic.lm.dense import PAGE, Dense, FlatBatch
+from socratic.lm.device import MOST, DeviceLoop
 from socratic.tokens import Codec
 from socratic.types import UserError
 
 _TOKENS = 512
 """Tokens of one forward pass: more gain nothing on two cores, and their logits and activations take memory."""
+_GPU_TOKENS = 1 << 14
+_FORCED = -1
+"""Stands for the calculator's next token, which a row knows itself."""
 _SHARE_OF_MEMORY = 0.3
 """Of the memory that is free when a model is loaded, for its KV pages; a pair loads two."""
 _MOST_PAGES = 1 << 16
@@ -43,9 +47,16 @@ class EngineLM(LocalLM):
         self.positions = self.dense.shape.positions
         self.pages = Pages(self.dense, pages or _affordable(self.dense, name))
         self.backend = backend(self.dense, self.pages)
+        self.loop = self.device_loop() if self.dense.device.type == "cuda" else None
         if self.dense.device.type == "cpu" and isinstance(self.backend, TorchBackend):
             self.note = f"{name} runs without compiled kernels, which is slower: {kernels.fault()}"
         self._sessions: weakref.WeakSet[TokenSession] = weakref.WeakSet()
+
+    def device_loop(self) -> DeviceLoop:
+        """Greedy decoding that stops for the host only at what a `Decoding` looks at: END, special tokens, ``=``."""
+        vocabulary = range(self.dense.head.outputs)
+        special = {self.codec.end_id, *self.codec.special_ids}
+        return DeviceLoop(self.dense, self.pages, [t for t in vocabulary if t in special or self.codec.has_equals(t)])
 
     def session(self) -> TokenSession:
         return _PagedSession(self.codec, self._sessions)
@@ -58,15 +69,51 @@ class EngineLM(LocalLM):
 
     def step(self, tokens: int) -> list[Request]:
         with torch.inference_mode():
-            for _ in range(tokens):
-                if not self._rows or self._ended:
-                    break
-                self._turn()
+            while tokens > 0 and self._rows and not self._ended:
+                tokens -= self._run_on_device(tokens) or self._turn()
         ended, self._ended = self._ended, []
         return ended
 
-    def _turn(self) -> None:
-        """One forward pass: a token for every row whose session is read to its end, as many rows as fit."""
+    def _run_on_device(self, tokens: int) -> int:
+        """Several tokens of every row, where all rows are greedy and read to their last token; how many, or 0."""
+        rows, tokens = self._rows, min(tokens, MOST)
+        sessions = [row.session for row in rows]
+        if self.loop is None or tokens < 2 or any(row.request.temperature for row in rows):
+            return 0
+        for session in sessions:
+            length = session.cached + tokens
+            if session.cache is None or session.cached != len(session.ids) - 1:
+                return 0
+            if not self._make_room(session, length, sessions):
+                return 0
+            session.cache.grow(length)
+        said = self.loop.run(
+            [session.ids[-1] for session in sessions],
+            [session.cached for session in sessions],
+            [session.cache.pages for session in sessions],
+            tokens,
+        )
+        for row, written in zip(rows, said, strict=True):
+            before = len(row.session.ids)
+            for token in written:
+                row.push(token)
+                row.session.cached = min(before, len(row.session.ids) - 1)
+                before = len(row.session.ids)
+                if row.ended:
+                    break
+            self._settle(row)
+        self._rows = [row for row in rows if not row.ended]
+        return tokens
+
+    def _settle(self, row: Decoding) -> None:
+        """Ingest what the calculator has for a row, and note one that ended."""
+        while row.forced and not row.ended:
+            row.push(_FORCED)
+        if row.ended:
+            self._ended.append(row.request)
+
+    def _turn(self) -> int:
+        """One forward pass: a token for every row whose session is read to its end, as many rows as fit; 1."""
         aboard = self._board()
         batch = _flat(aboard)
         logits = self.dense.forward(batch, self.backend)
@@ -80,15 +127,13 @@ class EngineLM(LocalLM):
             chosen = choose(logits, complete) if hot else self.backend.argmax(logits)
             for row, token in zip(complete, chosen, strict=True):
                 row.push(token)
-                while row.forced and not row.ended:  # the calculator's result is ingested, not decoded
-                    row.push(token)
-                if row.ended:
-                    self._ended.append(row.request)
+                self._settle(row)
         self._rows = [row for row in self._rows if not row.ended]
+        return 1
 
     def _board(self) -> list[tuple[Decoding, int]]:
         """The rows of this turn and how many tokens each brings; their pages are taken."""
-        room = _TOKENS
+        room = _TOKENS if self.dense.device.type == "cpu" else _GPU_TOKENS
         aboard: list[tuple[Decoding, int]] = []
         for row in sorted(self._rows, key=lambda row: len(row.session.ids) - row.session.cached):
             session = row.session

@@ -118,11 +118,12 @@ def agreement(ratings: Sequence[Rating]) -> dict[str, Any]:
     if not ratings:
         raise UserError("there are no ratings yet; rate some runs first")
     raters = sorted({r.rater for r in ratings})
-    runs: dict[str, list[Rating]] = {}
     units: dict[tuple[str, str, tuple[str, ...]], dict[str, Rating]] = {}
     for rating in ratings:
-        runs.setdefault(rating.run, []).append(rating)
         units.setdefault((rating.problem_id, rating.run, tuple(rating.questions)), {})[rating.rater] = rating
+    runs: dict[str, list[Rating]] = {}
+    for (_, run, _), unit in units.items():
+        runs.setdefault(run, []).extend(unit.values())
     alphas = {}
     for criterion in CRITERIA:
         table = [[getattr(u[r], criterion) if r in u else None for r in raters] for u in units.values()]

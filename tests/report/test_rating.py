@@ -4,12 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-from test_compare import make_run, right
+from test_compare import PROBLEMS, make_run, right
 from test_steps import GOLD, PROBLEM, judged, trace
 
-from socratic.evaluate import Run
+from socratic.evaluate import Run, evaluate, load_run
 from socratic.report.rating import Item, agreement, agreement_table, items, rate, read_ratings
-from socratic.types import Step, UserError
+from socratic.types import Step, Trace, UserError
+
+
+def make_asking(folder: Path, question: str) -> Run:
+    """A run over eight problems in which one sub-question is asked."""
+    steps = (Step(question, "so"),)
+    made = (Trace(p.id, 0, "iterative", steps, "1", "1", "finished", None, True, 1, 1.0, "1") for p in PROBLEMS)
+    evaluate(PROBLEMS, lambda pending: made, folder, {"solver": "socratic"})
+    return load_run(folder)
 
 
 @pytest.fixture
@@ -69,3 +77,16 @@ def test_what_cannot_be_rated_is_said(runs: list[tuple[str, Run]], tmp_path: Pat
         (tmp_path / "bad.jsonl").write_text(json.dumps(bad) + "\n")
         with pytest.raises(UserError, match=r"bad.jsonl:1"):
             read_ratings([tmp_path / "bad.jsonl"])
+
+
+def test_the_system_that_is_shown_first_changes(tmp_path: Path) -> None:
+    found = [(name, make_asking(tmp_path / name, name)) for name in ("a", "b")]
+    order = [item.run for item in items(found, None, seed=0)][::2]
+    assert len(order) == 8
+    assert set(order) == {"a", "b"}
+
+
+def test_the_same_rating_file_given_twice_counts_once(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    rate(items(runs, 10, 0), "eve", tmp_path / "eve.jsonl", lambda item, left: "2222", print)
+    found = agreement(read_ratings([tmp_path / "eve.jsonl"] * 2))
+    assert found["runs"]["a"]["ratings"] == 1

@@ -83,3 +83,31 @@ def test_token_f1() -> None:
     assert token_f1("How many pens?", "how many PENS") == 1
     assert token_f1("", "how many") == 0
     assert token_f1("how", "how many") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("question", "leaks"),
+    [("What are 12 plus 5?", 0), ("How many are 3, 12 and 1,200?", 0), ("How many are 1200?", 0), ("And 7?", 1)],
+)
+def test_numbers_are_the_same_however_they_are_written(tmp_path: Path, question: str, leaks: int) -> None:
+    problem = Problem("p", "d", "test", "Ann has 12, Bob 5, Cid 3 and Dora 1,200. How many have they?", "31")
+    given = trace(Step(question, "So many."))
+    run_evaluation([problem], lambda jobs: iter([given]), tmp_path, {"solver": "iterative"})
+    assert judge(load_run(tmp_path), {}).leaking == leaks
+
+
+def test_a_per_cent_sign_is_no_wrong_arithmetic(tmp_path: Path) -> None:
+    report = judge(judged(tmp_path, trace(Step("How many?", "20% * 50 = 10 of them."))), {})
+    assert (report.wrong_arithmetic, report.calculator_coverage) == (0, 0)
+
+
+def test_a_student_that_asks_nothing_is_no_better_for_it(tmp_path: Path) -> None:
+    report = judge(judged(tmp_path, trace()), {"p": CHAIN})
+    assert (report.bleu, report.token_f1, report.granularity, report.same_count) == (0, 0, 0, 0)
+
+
+def test_an_unused_step_is_a_fault_of_numeric_answers_only(tmp_path: Path) -> None:
+    problem = Problem("p", "d", "test", "Is 3 more than 2?", "yes", "yesno")
+    given = trace(Step("How much more is 3 than 2?", "1 more."), answer="yes")
+    run_evaluation([problem], lambda jobs: iter([given]), tmp_path, {"solver": "iterative"})
+    assert judge(load_run(tmp_path), {}).unused_step is None

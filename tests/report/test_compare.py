@@ -254,3 +254,14 @@ def test_hostile_names_are_shown_as_written(tmp_path: Path) -> None:
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / parent / "run", right(0)) for parent in ("a", "b")]
     assert [row.name for row in compare(runs).rows] == [str(run.path) for run in runs]
+
+
+def test_a_pair_has_the_parameters_of_both_and_read_what_they_share_once(tmp_path: Path) -> None:
+    def solve(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        for problem, k in pending:
+            yield Trace(problem.id, k, "iterative", (), "1", "1", "finished", None, True, 12, 1.5, "1")
+
+    models = {"qg": trained(0, "qg"), "qa": trained(0, "qa", parameters=1_000_000)}
+    evaluate(PROBLEMS, solve, tmp_path / "pair", {"solver": "socratic", "models": models})
+    (row,) = compare([load_run(tmp_path / "pair")]).rows
+    assert (row.parameters, row.trained_tokens) == (4_000_000, 500_000 + 2 * 1_500_000)

@@ -1,0 +1,72 @@
+"""The device's loop writes what the engine writes turn by turn; here its steps run one by one on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_causal import SHORT
+from test_engine import made
+from tiny import FAMILIES, problems, solved
+
+from socratic.lm.device import MOST, DeviceLoop
+from socratic.lm.engine import EngineLM
+
+
+def on_device(*where: Any, **how: Any) -> EngineLM:
+    lm = made(*where, **how)
+    lm.loop = lm.device_loop()
+    return lm
+
+
+def raws(*lms: EngineLM, **how: Any) -> list[tuple[str, int]]:
+    return [(t.raw, t.tokens) for t in solved(problems(12), qg=lms[0], qa=lms[1], **{**SHORT, **how})]
+
+
+@pytest.mark.parametrize("calculator", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_writes_what_the_engine_writes(family: str, calculator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = raws(made(family), made(family, seed=1), calculator=calculator)
+    asked = list[int]()
+    lms = on_device(family), on_device(family, seed=1)
+    run = DeviceLoop.run
+
+    def noting_run(*given: Any) -> list[list[int]]:
+        asked.append(given[-1])
+        return run(*given)
+
+    monkeypatch.setattr(DeviceLoop, "run", noting_run)
+    assert raws(*lms, calculator=calculator) == plain
+    assert max(asked) > 4  # tokens between two looks
+
+
+def test_a_row_stops_where_the_host_has_to_look() -> None:
+    lm = on_device()
+    assert lm.loop is not None
+    ids = [5, 6, 7]
+    tables = [[lm.pages.free.pop()] for _ in ids]
+    lm.loop.stops.zero_()
+    free = lm.loop.run(ids, [0, 0, 0], tables, MOST)
+    assert [len(said) for said in free] == [MOST] * 3
+    lm.loop.stops[free[1][2]] = True
+    stopped = lm.loop.run(ids, [0, 0, 0], tables, MOST)
+    assert stopped[1] == free[1][: free[1].index(free[1][2]) + 1]
+    for mine, whole in zip(stopped, free, strict=True):
+        assert mine == whole[: len(mine)]
+
+
+def test_scarce_pages_and_sampled_rows_go_the_other_way() -> None:
+    plenty = raws(made(), made(seed=1))
+    assert raws(on_device(pages=24), on_device(pages=18, seed=1)) == plenty
+    sampled = raws(made(), made(seed=1), temperature=1.0)
+    assert raws(on_device(), on_device(seed=1), temperature=1.0) == sampled
+
+
+def test_rows_that_fill_up_the_shape_touch_nothing() -> None:
+    lm = on_device()
+    assert lm.loop is not None
+    held = lm.pages.free.pop()
+    lm.pages.kv[:, held] = 7.0
+    lm.loop.run([5, 6, 8], [0, 3, 1], [[lm.pages.free.pop()] for _ in range(3)], MOST)
+    assert torch.equal(lm.pages.kv[:, held], torch.full_like(lm.pages.kv[:, held], 7.0))
