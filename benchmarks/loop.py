@@ -167,7 +167,7 @@ def generate_caching(models: list[Any]) -> Contestant:
                 if present != rows[role]:
                     kept = torch.tensor([rows[role].index(index) for index in present])
                     if len(caches[role].layers):
-                        caches[role].batch_select_indices(kept)
+                        caches[role].batch_select_indices(kept.to(models[role].device))
                     masks[role], rows[role] = masks[role][kept], present
                 new = [turn.seen[read[index][role] :] for index, turn in turns]
                 width, most = max(map(len, new)), max(turn.written for _, turn in turns)
@@ -250,7 +250,7 @@ def _generate(model: Any, ids: torch.Tensor, mask: torch.Tensor, tokens: int, **
     settings = hf.GenerationConfig(
         do_sample=False, eos_token_id=None, pad_token_id=0, min_new_tokens=tokens, max_new_tokens=tokens
     )
-    model.generate(ids, attention_mask=mask, generation_config=settings, **more)
+    model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings, **more)
 
 
 def _chunks(work: list[Script], size: int) -> Iterator[list[Script]]:
@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="cpu", help="cuda: all 1,319 problems with --problems 1319")
     parser.add_argument("--only", default="", help="contestants to race, separated by commas; socratic among them")
     parser.add_argument("--batches", default="16,32,64", help="batch sizes that the peers may choose from")
     parser.add_argument("--llama", help="race llama.cpp too, one at a time: the same student as a bf16 GGUF file")
@@ -286,9 +287,9 @@ def main() -> None:
 
     hush_transformers()
     chains = load_chains("gsm8k", "test", arguments.data_dir, arguments.problems)
-    lms = [load_lm(arguments.student, dtype=arguments.dtype) for _ in ROLES]
-    dtype = torch_dtype(arguments.dtype, "cpu")
-    plain = [load_pretrained(arguments.student, dtype).model.eval() for _ in ROLES]
+    lms = [load_lm(arguments.student, device=arguments.device, dtype=arguments.dtype) for _ in ROLES]
+    dtype = torch_dtype(arguments.dtype, arguments.device)
+    plain = [load_pretrained(arguments.student, dtype).model.to(arguments.device).eval() for _ in ROLES]
     codec: Codec = lms[0].codec  # type: ignore[attr-defined]
     work, rationales = scripts(chains, codec), scripts(chains, codec, ("cot",))
     contestants: dict[str, Contestant] = {
@@ -313,8 +314,8 @@ def main() -> None:
             for name in names:
                 seconds[name].append(_timed(contestants[name], works[name], best[name]))
                 _say(f"{name}: {seconds[name][-1]:.2f} s")
-        roof = measure(dtype)
-        share = share_of_roof(contestants["socratic"], work, best["socratic"], roof)
+        roof = measure(dtype) if arguments.device == "cpu" else None
+        share = share_of_roof(contestants["socratic"], work, best["socratic"], roof) if roof else None
     rows = [_row(name, best[name], seconds[name], seconds["socratic"], works[name]) for name in names]
     print(f"{len(work)} problems, {rows[0]['written']} decoded tokens, {dtype}, {torch.get_num_threads()} threads")
     print(f"{'':20} {'batch':>5} {'seconds':>21} {'problems/s':>10} {'decoded/s':>9} {'socratic is faster':>24}")
@@ -325,7 +326,9 @@ def main() -> None:
             f"{row['name']:20} {row['batch']:5} {span:>21} "
             f"{row['problems_per_second']:10.2f} {row['decoded_per_second']:9.0f} {times:>24}"
         )
-    print(f"roof: {roof.flops / 1e9:.0f} GFLOP/s, {roof.bandwidth / 1e9:.0f} GB/s; socratic is at {share:.0%} of it")
+    if roof:
+        limits = f"{roof.flops / 1e9:.0f} GFLOP/s, {roof.bandwidth / 1e9:.0f} GB/s"
+        print(f"roof: {limits}; socratic is at {share:.0%} of it")
     if arguments.out:
         found = {"problems": len(work), "dtype": str(dtype), "share_of_roof": share, "rows": rows}
         arguments.out.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,10 +1,11 @@
 """Training against TRL's `SFTTrainer`: ``python -m benchmarks.train --student MODEL --data-dir DIR``.
 
 TRL is no dependency of this package: ``pip install --no-deps trl==1.16.0`` beside it. The same student, GSM8K problems,
-precision (bf16 over fp32 weights), batch size, optimizer and rate; a repeat is one epoch, checkpoints and evaluation
-off, compilation and the first epoch apart. ``trl-tuned`` has this package's own rows (one sample per problem, several
-learned segments), no activation checkpointing, batches grouped by length. ``trl-as-it-comes`` has one sample for each
-learned slot, as prompt and completion, and TRL's defaults; it takes so much longer that it gets fewer problems.
+precision (bf16 over fp32 weights), examples of an update, optimizer and rate; a repeat is one epoch, checkpoints and
+evaluation off, compilation and the first epoch apart. ``trl-tuned-N`` has this package's own rows (one sample per
+problem, several learned segments), no activation checkpointing, batches grouped by length, N examples at a time.
+``trl-as-it-comes`` has one sample for each learned slot, as prompt and completion, and TRL's defaults; it takes so much
+longer that it gets fewer problems.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,9 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", required=True)
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--problems", type=int, default=256)
-    parser.add_argument("--as-it-comes", type=int, default=48, help="problems of the slowest contestant")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--problems", type=int, default=64)
+    parser.add_argument("--as-it-comes", type=int, default=12, help="problems of the slowest contestant")
+    parser.add_argument("--batch-size", type=int, default=16, help="examples of an update")
+    parser.add_argument("--trl-batches", default="4,16", help="examples of a forward pass that TRL may choose from")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="contestants to race, separated by commas; socratic among them")
     parser.add_argument("--out", type=Path)
@@ -124,17 +127,22 @@ def main() -> None:
     apart = [e for chain in chains[: arguments.as_it_comes] for e in _joined_slots(chain, codec)]
     with TemporaryDirectory() as folder:
         there = Path(folder)
-        makers: dict[str, Callable[[], Contestant]] = {
-            "socratic": lambda: socratic_trainer(arguments.student, chains, arguments.batch_size, there),
-            "trl-tuned": lambda: trl_trainer(
+
+        def tuned(size: int) -> Contestant:
+            return trl_trainer(
                 arguments.student,
                 joined,
                 len(chains),
                 there,
                 gradient_checkpointing=False,
                 train_sampling_strategy="group_by_length",
-                per_device_train_batch_size=arguments.batch_size,
-            ),
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=arguments.batch_size // size,
+            )
+
+        makers: dict[str, Callable[[], Contestant]] = {
+            "socratic": lambda: socratic_trainer(arguments.student, chains, arguments.batch_size, there),
+            **{f"trl-tuned-{size}": partial(tuned, size) for size in map(int, arguments.trl_batches.split(","))},
             "trl-as-it-comes": lambda: trl_trainer(arguments.student, apart, arguments.as_it_comes, there),
         }
         chosen = arguments.only.split(",") if arguments.only else list(makers)

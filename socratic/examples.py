@@ -7,8 +7,12 @@ reads all ids so far, END included, and the decoder writes the slot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from socratic.calculator import canonicalise
 from socratic.prompts import learned_text, render_chain
@@ -55,6 +59,37 @@ def build_examples(
     if encoder_decoder:
         return [example for chain in chains for example in slot_examples(chain, role, codec, qg_sees)]
     return [causal_example(chain, role, codec, qg_sees) for chain in chains]
+
+
+def pack(examples: Sequence[Example]) -> bytes:
+    """Many examples in little room; `unpack` gives them back equal."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        names=np.array([e.problem_id for e in examples]),
+        ids=np.array([i for e in examples for i in e.ids], dtype=np.int32),
+        learned=np.array([b for e in examples for b in e.learned], dtype=bool),
+        source=np.array([i for e in examples for i in e.source], dtype=np.int32),
+        ends=np.cumsum([(len(e.ids), len(e.source)) for e in examples], axis=0).reshape(-1, 2),
+    )
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> list[Example]:
+    """What `pack` was given; raises `ValueError` for anything else."""
+    try:
+        held = dict(np.load(io.BytesIO(data)))
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(str(error)) from None
+    if held.keys() != {"names", "ids", "learned", "source", "ends"}:
+        raise ValueError(f"no examples but {sorted(held)}")
+    ends = held["ends"]
+    ids, learned, source = (
+        [tuple(part.tolist()) for part in np.split(held[name], ends[:-1, column])]
+        for name, column in (("ids", 0), ("learned", 0), ("source", 1))
+    )
+    names = held["names"].tolist()
+    return [Example(*fields) for fields in zip(names, ids, learned, source, strict=True)]
 
 
 def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees) -> Iterator[tuple[list[int], bool]]:

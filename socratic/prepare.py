@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from socratic.config import Settings
-from socratic.examples import build_examples
+from socratic.examples import build_examples, pack, unpack
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student
-from socratic.prompts import learned_text, render_problem
+from socratic.prompts import TRANSCRIPT_VERSION, learned_text, render_problem
+from socratic.store import atomic_write, cache_folder, hash_json, hash_text
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
 
@@ -137,7 +139,28 @@ def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:
     return peft.get_peft_model(model, config)
 
 
+_CACHED = 1000
+"""Chains from which on their ids are kept between trainings; fewer are tokenised in no time."""
+
+
 def _examples(
+    run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
+) -> list[Example]:
+    """The examples of ``chains``, from the cache where the same ones were made before."""
+    if len(chains) < _CACHED:
+        return _build(run, chains, settings, codec, seq2seq)
+    tokenizer = hash_text(codec.tokenizer.backend_tokenizer.to_str())
+    how = [TRANSCRIPT_VERSION, run.role, settings.also, run.qg_sees, seq2seq, tokenizer, codec.end_id, codec.bos]
+    path = cache_folder() / f"examples-{hash_json([how, [chain.to_json() for chain in chains]])[:32]}.npz"
+    with suppress(OSError, ValueError):  # not there, or not whole
+        return unpack(path.read_bytes())
+    examples = _build(run, chains, settings, codec, seq2seq)
+    with suppress(OSError):  # no place for it
+        atomic_write(path, pack(examples))
+    return examples
+
+
+def _build(
     run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
 ) -> list[Example]:
     if settings.also is None:

@@ -198,6 +198,11 @@ def shipped(folder: str) -> Path:
     return installed if (installed := package / f"_{folder}").is_dir() else package.parent / folder
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``$XDG_CACHE_HOME/socratic``, else ``~/.cache/socratic``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "socratic"
+
+
 def files(folder: Path) -> list[str]:
     """Paths of all files below ``folder``, sorted, this module's own locks and temporary files apart."""
     found = (path for path in folder.rglob("*") if path.is_file() and not _is_own_scratch(path))

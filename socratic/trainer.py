@@ -83,6 +83,26 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return batch | {"attention_mask": mask} if rows[0]["encoded"] else batch
 
 
+def cpu_parts(batch: dict[str, torch.Tensor], tokens: int = _CPU_TOKENS) -> list[dict[str, torch.Tensor]]:
+    """The rows of a causal ``batch`` that has more padded tokens than ``tokens``, by length, in parts that have not.
+
+    Each part ends with its longest row's last learned token: what comes behind changes no loss. With several processes
+    the number of parts may differ between them, so there, and for encoder-decoders, the batch stays whole.
+    """
+    labels = batch["labels"]
+    if labels.numel() <= tokens or "attention_mask" in batch or torch.distributed.is_initialized():
+        return [batch]
+    lengths = ((labels != _IGNORED) * torch.arange(1, labels.shape[1] + 1)).amax(1)
+    order = lengths.argsort(descending=True).tolist()
+    parts = []
+    while order:
+        longest = int(lengths[order[0]])
+        count = max(1, tokens // longest)
+        rows, order = order[:count], order[count:]
+        parts.append({name: value[rows, :longest] for name, value in batch.items()})
+    return parts
+
+
 class StudentTrainer(transformers.Trainer):
     """A transformers `Trainer` with the loss over learned tokens and a dev evaluation that is exact over tokens.
 
@@ -119,11 +139,8 @@ class StudentTrainer(transformers.Trainer):
 
         More at once is no faster there, and its activations take many gigabytes, which have to be mapped each time.
         """
-        rows, length = inputs["input_ids"].shape
-        parts = -(-rows * length // _CPU_TOKENS) if self.args.device.type == "cpu" else 1
-        split = {name: value.tensor_split(min(rows, parts)) for name, value in inputs.items()}
-        batches = [dict(zip(split, values, strict=True)) for values in zip(*split.values(), strict=True)]
-        losses = [super(StudentTrainer, self).training_step(model, part, num_items_in_batch) for part in batches]
+        parts = cpu_parts(inputs) if self.args.device.type == "cpu" else [inputs]
+        losses = [super(StudentTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
         return torch.stack(losses).sum()
 
     def compute_loss(

@@ -9,7 +9,7 @@ import pytest
 from tiny import CHAINS, ROLES, byte_tokenizer, chain, metaspace_tokenizer
 
 import socratic
-from socratic.examples import build_examples, causal_example, slot_examples
+from socratic.examples import build_examples, causal_example, pack, slot_examples, unpack
 from socratic.prompts import render_chain
 from socratic.tokens import Codec
 from socratic.types import Chain, QGSees, Role, UserError
@@ -109,3 +109,15 @@ def test_the_golden_samples(gsm8k: dict[str, Chain], smollm2_tokenizer: Any) -> 
         modes.add((sample["role"], sees))
     assert modes == set(MODES)
     assert set(get_args(QGSees)) == {sees for _, sees in modes}
+
+
+@pytest.mark.parametrize("seq2seq", [True, False])
+def test_packed_examples_come_back_equal(seq2seq: bool, exact: Codec) -> None:
+    made = build_examples(CHAINS, "qa", exact, encoder_decoder=seq2seq)
+    assert unpack(pack(made)) == made
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"no archive", pack([])[:-30]])
+def test_what_is_no_pack_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        unpack(data)

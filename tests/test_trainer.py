@@ -17,7 +17,7 @@ from socratic.examples import causal_example, slot_examples
 from socratic.lm import scratch
 from socratic.store import check_manifest
 from socratic.tokens import Codec
-from socratic.trainer import Guard, StudentTrainer, collate, target_logits, to_row
+from socratic.trainer import Guard, StudentTrainer, collate, cpu_parts, target_logits, to_row
 from socratic.types import Chain, Example, QGSees, Role, Step, UserError
 
 KINDS = ("gpt2", "llama", "t5")
@@ -343,3 +343,20 @@ def test_a_checkpoint_is_whole_only_with_its_manifest(tmp_path: Path) -> None:
     assert check_manifest(folder) is None
     (folder / "manifest.json").unlink()
     assert "manifest.json" in str(check_manifest(folder))
+
+
+@pytest.mark.parametrize("tokens", [1, 120, 10_000])
+def test_parts_of_a_batch_have_its_loss_and_no_more_tokens_than_asked_for(tokens: int) -> None:
+    model = tiny_model("llama").eval()
+    whole = collate(rows_for("llama", CHAINS * 2, "qg"))
+    parts = cpu_parts(whole, tokens)
+    assert sum(len(part["labels"]) for part in parts) == len(whole["labels"])
+    assert all(part["labels"].numel() <= max(tokens, part["labels"].shape[1]) for part in parts)
+    assert sum(part["labels"].numel() for part in parts) < whole["labels"].numel() or tokens == 10_000
+
+    def nll(batch: dict[str, torch.Tensor]) -> float:
+        return cross_entropy(*target_logits(model, batch), reduction="sum").item()
+
+    assert sum(map(nll, parts)) == pytest.approx(nll(whole), rel=1e-5)
+    encoded = collate(rows_for("t5"))
+    assert cpu_parts(encoded, tokens) == [encoded]

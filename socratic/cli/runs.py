@@ -91,7 +91,7 @@ def rate(
         else:
             out.print(rating.agreement_table(found))
         return
-    if rater is None or out_file is None:
+    if not rater or not rater.strip() or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
     items = rating.items([(os.path.abspath(run), load_run(run)) for run in runs], limit, seed)
     for criterion, meaning in rating.CRITERIA.items():

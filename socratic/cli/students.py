@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,7 +40,7 @@ from socratic.cli.shared import (
     print_pairs,
 )
 from socratic.report import visible
-from socratic.types import AnswerType, Chain, Problem, QGSees, Role, Trace, UserError
+from socratic.types import AnswerType, Problem, QGSees, Role, Trace, UserError
 
 if TYPE_CHECKING:
     from socratic.loops import Solving
@@ -189,6 +189,7 @@ def evaluate(
     """
     from socratic.interventions import REPLACEMENTS, SWAPS
     from socratic.progress import evaluate_with_bar
+    from socratic.report.interventions import effects_table, investigate
     from socratic.tasks import load_chains, load_problems
 
     data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
@@ -215,7 +216,11 @@ def evaluate(
     if not kinds:
         print_run(out_dir, run(solving, out_dir), as_json)
         return
-    _intervene(run, solving, problems, chains, kinds, seed, out_dir, as_json)
+    found = investigate(kinds, solving, problems, chains, seed, out_dir, run)
+    if as_json:
+        print_json([asdict(effect) for effect in found])
+    else:
+        out.print(effects_table(found))
 
 
 def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list[str]:
@@ -224,38 +229,6 @@ def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list
         if value not in (*known, "all"):
             raise UserError(f"--{option} {value!r} is unknown; give one of {', '.join(known)}, or all")
     return [kind for kind in known if values and (kind in values or "all" in values)]
-
-
-def _intervene(
-    run: Callable[[Solving, Path], Any],
-    solving: Solving,
-    problems: Sequence[Problem],
-    chains: Sequence[Chain],
-    kinds: Sequence[str],
-    seed: int,
-    out_dir: Path,
-    as_json: bool,
-) -> None:
-    """The run as it is, then one for each kind; what replaces the questions is set against gold questions."""
-    from socratic.evaluate import load_run
-    from socratic.interventions import REPLACEMENTS, intervene
-    from socratic.report.interventions import AS_IS, effects, effects_table
-
-    gold = {chain.problem_id: chain for chain in chains}
-    if missing := next((p.id for p in problems if p.id not in gold), None):
-        raise UserError(f"{missing} has no gold chain to put in a student's place; choose problems that have")
-    gold = {problem.id: gold[problem.id] for problem in problems}
-    if set(kinds) & set(REPLACEMENTS):
-        kinds = ["questions", *(kind for kind in kinds if kind != "questions")]
-    solvers = {kind: solving.with_intervention(intervene(kind, list(gold.values()), seed)) for kind in kinds}
-    run(solving, out_dir / AS_IS)
-    for kind, solver in solvers.items():
-        run(solver, out_dir / kind)
-    found = effects({kind: load_run(out_dir / kind) for kind in (AS_IS, *kinds)}, gold)
-    if as_json:
-        print_json([asdict(effect) for effect in found])
-    else:
-        out.print(effects_table(found))
 
 
 def _read_stdin() -> str:

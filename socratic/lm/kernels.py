@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from socratic.store import cache_folder
+
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 
@@ -75,7 +77,7 @@ def _compiled() -> Path:
     if program is None:
         raise OSError("there is no C++ compiler (install g++ or clang, or name one in CXX)")
     key = hashlib.sha256(b"|".join([_SOURCE.read_bytes(), program.encode(), " ".join(_FLAGS).encode(), _processor()]))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "socratic"
+    cache = cache_folder()
     target = cache / f"kernels-{key.hexdigest()[:16]}.so"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,22 @@
-"""Where the errors came from: the runs of `socratic.interventions` against the run as it is, in one table."""
+"""Where the errors came from: runs with other words against the run as it is, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from rich.table import Table
 
 from socratic import stats
-from socratic.evaluate import Run
-from socratic.interventions import REPLACEMENTS
+from socratic.evaluate import Run, load_run
+from socratic.interventions import REPLACEMENTS, intervene
+from socratic.loops import Solving
 from socratic.report.compare import Pair, compare
 from socratic.report.steps import step_accuracy
 from socratic.report.tables import new_table, percent, points, text
-from socratic.types import Chain
+from socratic.types import Chain, Problem, UserError
 
 AS_IS = "as-is"
 _SEED = 0
@@ -34,6 +36,33 @@ class Effect:
     against: str | None
     pair: Pair | None
     steps_difference: tuple[float, float, float] | None
+
+
+def investigate(
+    kinds: Sequence[str],
+    solving: Solving,
+    problems: Sequence[Problem],
+    chains: Sequence[Chain],
+    seed: int,
+    out: Path,
+    run: Callable[[Solving, Path], object],
+) -> list[Effect]:
+    """The run as it is, then one for each kind, in folders below ``out``, and their `effects`.
+
+    ``run`` evaluates a solver over ``problems`` into a folder; ``chains`` are gold. What replaces the questions is set
+    against gold questions, which are then among the kinds. Raises `UserError`, before anything is run, for a problem
+    without gold sub-questions and a solver that asks none.
+    """
+    gold = {chain.problem_id: chain for chain in chains}
+    if missing := next((p.id for p in problems if p.id not in gold), None):
+        raise UserError(f"{missing} has no gold chain to put in a student's place; choose problems that have")
+    gold = {problem.id: gold[problem.id] for problem in problems}
+    if set(kinds) & set(REPLACEMENTS):
+        kinds = ["questions", *(kind for kind in kinds if kind != "questions")]
+    solvers = {kind: solving.with_intervention(intervene(kind, list(gold.values()), seed)) for kind in kinds}
+    for kind, solver in {AS_IS: solving, **solvers}.items():
+        run(solver, out / kind)
+    return effects({kind: load_run(out / kind) for kind in (AS_IS, *kinds)}, gold)
 
 
 def effects(runs: Mapping[str, Run], chains: Mapping[str, Chain]) -> list[Effect]:
