@@ -3,7 +3,8 @@
 TRL is no dependency of this package: ``pip install --no-deps trl==1.16.0`` beside it. The same student, GSM8K problems,
 precision (bf16 over fp32 weights), examples of an update, optimizer and rate; a repeat is one epoch, checkpoints and
 evaluation off, compilation and the first epoch apart. ``trl-tuned-N`` has this package's own rows (one sample per
-problem, several learned segments), no activation checkpointing, batches grouped by length, N examples at a time.
+problem, several learned segments), no activation checkpointing, N examples at a time. Both get batches as they come out
+of many problems that are grouped by length: evenly spaced ones of the sorted first problems, in the same order.
 ``trl-as-it-comes`` has one sample for each learned slot, as prompt and completion, and TRL's defaults; it takes so much
 longer that it gets fewer problems.
 """
@@ -21,11 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch.utils.data import SequentialSampler
 
 from benchmarks.roof import measure
 from socratic import load_chains
 from socratic.assemble import make_trainer
-from socratic.examples import build_examples, slot_examples
+from socratic.examples import build_examples, causal_example, slot_examples
 from socratic.lm.load import hush_transformers, load_pretrained
 from socratic.prepare import TrainingRun, TrainSettings, prepare
 from socratic.tokens import Codec
@@ -34,6 +36,7 @@ from socratic.types import Chain, Example, Role
 
 ROLE: Role = "qa"
 _RATE = 1e-5
+_SPREAD = 12  # one of so many batches is trained on
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def socratic_trainer(student: str, chains: Sequence[Chain], batch: int, folder: 
     )
     start = prepare(run, settings, print)
     trainer = make_trainer(run, settings, start, folder, Notes(lambda note: None, None))
+    _in_order(trainer)
     return Contestant(trainer, len(chains), *_work(start.student.model, start.examples))
 
 
@@ -88,7 +92,21 @@ def trl_trainer(student: str, examples: Sequence[Example], problems: int, folder
         train_dataset=Dataset.from_list(rows),
         processing_class=pretrained.tokenizer,
     )
+    if not config.gradient_checkpointing:
+        _in_order(trainer)
     return Contestant(trainer, problems, *_work(pretrained.model, examples))
+
+
+def _in_order(trainer: Any) -> None:
+    trainer._get_train_sampler = lambda dataset=None: SequentialSampler(trainer.train_dataset)
+
+
+def _batches_by_length(chains: Sequence[Chain], codec: Codec, count: int, batch: int) -> list[Chain]:
+    """``count`` of all ``chains``: evenly spaced batches of those sorted by length."""
+    ordered = sorted(chains, key=lambda chain: len(causal_example(chain, ROLE, codec).ids), reverse=True)
+    batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+    step = len(chains) // count
+    return [chain for chosen in batches[step // 2 :: step] for chain in chosen]
 
 
 def _work(model: Any, examples: Sequence[Example]) -> tuple[int, float]:
@@ -114,17 +132,18 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=64)
     parser.add_argument("--as-it-comes", type=int, default=12, help="problems of the slowest contestant")
     parser.add_argument("--batch-size", type=int, default=16, help="examples of an update")
-    parser.add_argument("--trl-batches", default="4,16", help="examples of a forward pass that TRL may choose from")
+    parser.add_argument("--trl-batches", default="1,2,4", help="examples of a forward pass that TRL may choose from")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="contestants to race, separated by commas; socratic among them")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
     hush_transformers()
-    chains = load_chains("gsm8k", "train", arguments.data_dir, arguments.problems)
     codec = Codec(load_pretrained(arguments.student, torch.float32).tokenizer)
+    first = load_chains("gsm8k", "train", arguments.data_dir, _SPREAD * arguments.problems)
+    chains = _batches_by_length(first, codec, arguments.problems, arguments.batch_size)
     joined = build_examples(chains, ROLE, codec)
-    apart = [e for chain in chains[: arguments.as_it_comes] for e in _joined_slots(chain, codec)]
+    apart = [e for chain in first[: arguments.as_it_comes] for e in _joined_slots(chain, codec)]
     with TemporaryDirectory() as folder:
         there = Path(folder)
 
@@ -135,7 +154,6 @@ def main() -> None:
                 len(chains),
                 there,
                 gradient_checkpointing=False,
-                train_sampling_strategy="group_by_length",
                 per_device_train_batch_size=size,
                 gradient_accumulation_steps=arguments.batch_size // size,
             )

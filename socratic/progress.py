@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -113,66 +115,84 @@ def _train_one(training: Training, report: _Report) -> None:
 
 def _train_together(trainings: Sequence[Training], jobs: int, report: _Report) -> None:
     context = multiprocessing.get_context("spawn")
-    waiting, under_way = list(trainings), dict[Any, tuple[Training, BaseProcess]]()
+    waiting, busy = list(trainings), dict[Any, Training]()
+    workers: dict[Any, BaseProcess] = {}
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # read when a child imports torch
     try:
-        while waiting or under_way:
-            missing = {str(t.out) for t in (*waiting, *(training for training, _ in under_way.values()))}
+        for _ in range(jobs):
+            end, its_end = context.Pipe()
+            process: BaseProcess = context.Process(target=_work, args=(its_end,), daemon=True)
+            process.start()
+            its_end.close()  # the worker's is the only one left, so that reading ends when the worker does
+            workers[end] = process
+        while waiting or busy:
+            missing = {str(t.out) for t in (*waiting, *busy.values())}
             ready = [t for t in waiting if not missing & {t.run.student, t.settings.partner}]
-            for training in ready[: jobs - len(under_way)]:
+            for end, training in zip([end for end in workers if end not in busy], ready, strict=False):
                 waiting.remove(training)
-                reports, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_train_in_child, args=(training, sender), daemon=True)
-                process.start()
-                sender.close()  # the child's end is the only one left, so that reading ends when the child does
-                under_way[reports] = training, process
-            readable: list[Any] = connection.wait(list(under_way))
+                busy[end] = training
+                with _expected_alive(workers[end], training):
+                    end.send(training)
+            readable: list[Any] = connection.wait(list(busy))
             for end in readable:
-                try:
+                with _expected_alive(workers[end], busy[end]):
                     said = end.recv()
-                except EOFError:
-                    training, ended = under_way.pop(end)
-                    ended.join()
-                    _check_ended(training, ended.exitcode or 0)
-                    continue
                 if isinstance(said, UserError):
                     raise said
-                report(*said)
+                if said is None:
+                    del busy[end]
+                else:
+                    report(*said)
     finally:
-        for _, process_left in under_way.values():
-            process_left.terminate()
-        for _, process_left in under_way.values():
-            process_left.join()
+        for end, process in workers.items():
+            end.close()  # at which an idle worker ends
+            if end in busy:
+                process.terminate()
+        for process in workers.values():
+            process.join()
         if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = threads
 
 
-def _check_ended(training: Training, code: int) -> None:
-    if code < 0:
+@contextmanager
+def _expected_alive(worker: BaseProcess, training: Training) -> Iterator[None]:
+    """Name the training whose worker is found to have ended."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        worker.join()
+        if (code := worker.exitcode or 0) >= 0:
+            raise RuntimeError(f"the training of {training.out} failed; its own message stands above") from None
         raise UserError(
             f"the training of {training.out} was killed (signal {-code}), perhaps for want of memory; the same command "
             "continues it"
-        )
-    if code > 0:
-        raise RuntimeError(f"the training of {training.out} failed; its own message stands above")
+        ) from None
 
 
-def _train_in_child(training: Training, reports: Any) -> None:
+def _work(orders: Any) -> None:
+    """Train what comes, one after the other, until nothing more can; compiled layers serve all of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its children
     parent = multiprocessing.parent_process()
 
     def report(out: Path, note: str, done: int | None = None, of: int | None = None) -> None:
         if parent is not None and not parent.is_alive():
             os._exit(1)
-        reports.send((out, note, done, of))
+        orders.send((out, note, done, of))
 
-    try:
-        _train_one(training, report)
-    except UserError as error:
-        reports.send(error)
+    while True:
+        try:
+            training = orders.recv()
+        except EOFError:
+            return
+        try:
+            _train_one(training, report)
+            orders.send(None)
+        except UserError as error:
+            orders.send(error)
+        gc.collect()  # a trainer and its model refer to each other
 
 
 def _bar(console: Console) -> Progress:
