@@ -150,6 +150,28 @@ def test_a_finished_run_is_left_alone(trained: dict[Role, Path]) -> None:
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir() if p.name != ".lock"} == before
 
 
+def test_an_old_checkpoint_is_followed_by_another(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    on_save = Guard.on_save
+
+    def noting(guard: Guard, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        saved.append(state.global_step)
+        on_save(guard, args, state, control, **kwargs)
+
+    monkeypatch.setattr(Guard, "on_save", noting)
+    fit(student, tmp_path / "plain", max_steps=3, batch_size=1, evaluations=1)
+    seldom = len(saved)
+    monkeypatch.setattr("socratic.trainer._SAVE_SECONDS", 0)
+    fit(student, tmp_path / "often", max_steps=3, batch_size=1, evaluations=1)
+    assert sorted(set(saved[seldom:])) == [1, 2, 3]
+    assert seldom < len(saved) - seldom
+    assert store.hash_file(tmp_path / "plain" / "model.safetensors") == store.hash_file(
+        tmp_path / "often" / "model.safetensors"
+    )
+
+
 def test_every_changed_setting_is_named_and_refused(trained: dict[Role, Path]) -> None:
     student = str(trained["qg"].parent / "student")
     with pytest.raises(UserError) as caught:

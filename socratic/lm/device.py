@@ -27,6 +27,7 @@ class DeviceLoop:
     def __init__(self, dense: Dense, pages: Pages, stops: Sequence[int]) -> None:
         self.dense, self.pages = dense, pages
         self.spare = pages.free.pop()  # where rows write that only fill up the shape
+        pages.count -= 1
         pages.kv.zero_()  # what no one has written is read with a weight of 0, and must be finite
         self.stops = torch.zeros(dense.head.outputs, dtype=torch.bool, device=dense.device)
         self.stops[list(stops)] = True

@@ -76,8 +76,10 @@ class EngineLM(LocalLM):
 
     def _run_on_device(self, tokens: int) -> int:
         """Several tokens of every row, where all rows are greedy and read to their last token; how many, or 0."""
-        rows, tokens = self._rows, min(tokens, MOST)
+        rows = self._rows
         sessions = [row.session for row in rows]
+        room = min(self.positions, self.pages.count * PAGE) - max(session.cached for session in sessions)
+        tokens = min(tokens, MOST, room)  # a row's limit, which the device does not know
         if self.loop is None or tokens < 2 or any(row.request.temperature for row in rows):
             return 0
         for session in sessions:

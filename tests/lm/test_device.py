@@ -63,6 +63,15 @@ def test_scarce_pages_and_sampled_rows_go_the_other_way() -> None:
     assert raws(on_device(), on_device(seed=1), temperature=1.0) == sampled
 
 
+def test_rows_at_the_end_of_their_positions_end_as_they_would() -> None:
+    short = {"max_tokens": 400, "max_steps": 3}
+    plain = raws(made(positions=72), made(positions=72, seed=1), **short)
+    assert raws(on_device(positions=72), on_device(positions=72, seed=1), **short) == plain
+    assert raws(on_device(pages=6), on_device(pages=6, seed=1), **short) == raws(
+        made(pages=5), made(pages=5, seed=1), **short
+    )
+
+
 def test_rows_that_fill_up_the_shape_touch_nothing() -> None:
     lm = on_device()
     assert lm.loop is not None
