@@ -19,28 +19,29 @@ from socratic.lm.load import hush_transformers, load_lm
 from socratic.loops import SolveSettings, Solving
 from socratic.types import Problem, Trace, UserError
 
-_BLOCKS = 4
-"""Blocks a worker gets at least, so that the last ones end at about the same time."""
+_BLOCKS = 2
+"""Blocks a worker gets at least, so that the last ones end at about the same time; but none below a batch."""
+_MOST_BATCHES = 4
+"""Batches of a block at most: what is lost with a worker."""
 
 
 class RaySolving(Solving):
     """A `Solving` whose jobs run on a Ray cluster: the one that ``RAY_ADDRESS`` names, else this machine.
 
     ``models`` are the MODEL of each place (``qg``, ``qa``, ``lm``), by names that every machine can load, and ``lms``
-    what they are here. There is a worker on each GPU, or where there are none on each machine, with all its cores.
+    what they are here. There is a worker on each GPU; where there are none, as many as there are machines, each with as
+    many cores as the smallest has.
     """
 
-    def __init__(
-        self, settings: SolveSettings, lms: Mapping[str, LM], models: Mapping[str, str], device: str | None, dtype: str
-    ) -> None:
+    def __init__(self, settings: SolveSettings, lms: Mapping[str, LM], models: Mapping[str, str], dtype: str) -> None:
         super().__init__(settings, **lms)
-        self.device, self.dtype = device, dtype
+        self.dtype = dtype
         self.names = {place: str(path.resolve()) if (path := Path(m)).exists() else m for place, m in models.items()}
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
-        """Traces of all jobs, block by block as they are done; each worker has ``batch_size`` under way at once.
+        """Traces of all jobs, block by block as they are done; of its block a worker has ``batch_size`` under way.
 
-        Raises `UserError` without Ray, and for a student that a worker cannot load.
+        Raises `UserError` without Ray, for a cluster without cores, and for a student that a worker cannot load.
         """
         try:
             import ray
@@ -54,8 +55,9 @@ class RaySolving(Solving):
         context.enable_progress_bars = context.print_on_execution_start = False
         workers, resources = _workers(ray)
         rows = [{"job": pickle.dumps(job)} for job in jobs]
-        size = max(1, min(_BLOCKS * batch_size, len(rows) // (_BLOCKS * workers)))
-        made = (self.settings, self.names, self.device, self.dtype, self.intervention, batch_size)
+        share = -(-len(rows) // workers)
+        size = max(1, min(_MOST_BATCHES * batch_size, max(batch_size, share // _BLOCKS), share))
+        made = (self.settings, self.names, self.dtype, self.intervention, batch_size)
         solved = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
             _Worker,
             fn_constructor_args=made,
@@ -77,18 +79,17 @@ class _Worker:
         self,
         settings: SolveSettings,
         models: Mapping[str, str],
-        device: str | None,
         dtype: str,
         intervention: Intervention | None,
         batch_size: int,
     ) -> None:
-        self.settings, self.models, self.device, self.dtype = settings, models, device, dtype
+        self.settings, self.models, self.dtype = settings, models, dtype
         self.intervention, self.batch_size = intervention, batch_size
 
     @cached_property
     def solving(self) -> Solving:
         hush_transformers()
-        lms = {model: load_lm(model, device=self.device, dtype=self.dtype) for model in set(self.models.values())}
+        lms = {model: load_lm(model, dtype=self.dtype) for model in set(self.models.values())}
         solving = Solving(self.settings, **{place: lms[model] for place, model in self.models.items()})
         return solving.with_intervention(self.intervention) if self.intervention else solving
 
@@ -106,4 +107,6 @@ def _workers(ray: Any) -> tuple[int, dict[str, Any]]:
         return gpus, {"num_gpus": 1}
     cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     useful = [count for count in cores if count]
+    if not useful:
+        raise UserError("the Ray cluster has neither GPUs nor cores to work on; start a node that has")
     return len(useful), {"num_cpus": min(useful)}

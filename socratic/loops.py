@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -295,16 +296,19 @@ class Solving:
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
         """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
-        waiting = iter(jobs)
         under_way: dict[Request, _Job] = {}
-        exhausted = False
+        self._check_idle()
+        try:
+            yield from self._run(iter(jobs), batch_size, under_way)
+        finally:
+            for model in self.models:
+                model.cancel(under_way)
+
+    def _run(
+        self, jobs: Iterator[tuple[Problem, int]], batch_size: int, under_way: dict[Request, _Job]
+    ) -> Iterator[Trace]:
         while True:
-            while not exhausted and len(under_way) < batch_size:
-                try:
-                    problem, sample = next(waiting)
-                except StopIteration:
-                    exhausted = True
-                    break
+            for problem, sample in islice(jobs, batch_size - len(under_way)):
                 job = self._start(problem, sample)
                 under_way[self._submit(job, next(job.loop))] = job
             if not under_way:
@@ -325,18 +329,22 @@ class Solving:
 
     def stream(self, problem: Problem, sample: int = 0) -> Iterator[Event]:
         """One problem, an `Event` for each new piece of text; the last event carries the trace."""
+        self._check_idle()
         job = self._start(problem, sample)
         started = time.perf_counter()
         wanted = next(job.loop)
         while True:
             request = self._submit(job, wanted)
             shown = ""
-            while request.completion is None:
-                request.lm.step(1)
-                text = request.partial().rstrip("\ufffd")
-                if text.startswith(shown) and text != shown:
-                    yield Event(request.kind, text[len(shown) :])
-                    shown = text
+            try:
+                while request.completion is None:
+                    request.lm.step(1)
+                    text = request.partial().rstrip("\ufffd")
+                    if text.startswith(shown) and text != shown:
+                        yield Event(request.kind, text[len(shown) :])
+                        shown = text
+            finally:
+                request.lm.cancel([request])
             completion = request.completion
             yield Event(request.kind, completion.text[len(shown) :], done=True, fault=completion.fault)
             try:
@@ -345,6 +353,10 @@ class Solving:
                 job.seconds = time.perf_counter() - started
                 yield Event("trace", trace=self._trace(job, stop.value))
                 return
+
+    def _check_idle(self) -> None:
+        if busy := [model.name for model in self.models if model.waiting]:
+            raise UserError(f"{busy[0]} is solving for another call; let that one end, or close it")
 
     def _start(self, problem: Problem, sample: int) -> _Job:
         key = f"{self.settings.seed}|{problem.id}|{sample}"

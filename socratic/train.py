@@ -157,6 +157,7 @@ def _train(
         commit=commit(),
     )
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered, where it is sharded
+    trainer.accelerator.wait_for_everyone()  # some may still be reading the best checkpoint
     if is_main_process():
         model = trainer.accelerator.unwrap_model(trainer.model)
         log = [_finite(entry) for entry in trainer.state.log_history]

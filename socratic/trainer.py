@@ -5,8 +5,10 @@ This module imports torch and transformers at its top; `socratic.train` imports 
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,32 @@ def compile_layers(model: Any) -> None:
         block.compile(dynamic=True)
 
 
+@contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Keep what is freed for what comes next, where the C library is glibc.
+
+    A step's activations are gigabytes, which it would else give back and have mapped anew each time: 4 % of a step of
+    SmolLM2 on two cores.
+    """
+    adjust: Any = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim, most_maps = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX
+    if adjust:
+        adjust(trim, 2**31 - 1)
+        adjust(most_maps, 0)
+    try:
+        yield
+    finally:
+        if adjust:
+            adjust(trim, 128 * 1024)  # glibc's own
+            adjust(most_maps, 65536)
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def summed_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of -log p in fp32 of ``targets`` [n] under ``logits`` [n, vocabulary]."""
+    return cross_entropy(logits.float(), targets, reduction="sum")
+
+
 def to_row(example: Example) -> dict[str, Any]:
     """An example as `collate` takes it: ids, labels, and whether an encoder reads the ids."""
     labels = [i if learned else _IGNORED for i, learned in zip(example.ids, example.learned, strict=True)]
@@ -106,13 +134,26 @@ def cpu_parts(batch: dict[str, torch.Tensor], tokens: int = _CPU_TOKENS) -> list
 class StudentTrainer(transformers.Trainer):
     """A transformers `Trainer` with the loss over learned tokens and a dev evaluation that is exact over tokens.
 
-    ``accuracy`` also measures dev accuracy through the solving loop, where given; ``muon`` takes the place of AdamW.
+    ``accuracy`` also measures dev accuracy through the solving loop, where given; ``muon`` takes the place of AdamW;
+    ``compiled`` compiles the loss.
     """
 
-    def __init__(self, *args: Any, accuracy: Callable[[Any], float] | None, muon: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        accuracy: Callable[[Any], float] | None = None,
+        muon: bool = False,
+        compiled: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.accuracy, self.muon = accuracy, muon
+        self.nll = torch.compile(summed_nll, dynamic=True) if compiled else summed_nll
         self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with _freed_memory_kept():
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.muon and self.optimizer is None:
@@ -147,8 +188,7 @@ class StudentTrainer(transformers.Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Sum of -log p over learned tokens, divided by their number in the whole batch of all devices."""
-        logits, targets = target_logits(model, inputs)
-        summed = cross_entropy(logits.float(), targets, reduction="sum")
+        summed = self.nll(*target_logits(model, inputs))
         mean: torch.Tensor = summed / num_items_in_batch * self.accelerator.num_processes
         return mean
 
@@ -156,13 +196,18 @@ class StudentTrainer(transformers.Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Dev loss and accuracy per learned token, over all of them, and accuracy per problem if asked for."""
+        given: Any = eval_dataset or self.eval_dataset
+        rows: Any = list(given)
+        if (processes := self.accelerator.num_processes) > 1:  # else examples would be repeated to fill batches
+            nothing = {**rows[0], "labels": [_IGNORED] * len(rows[0]["labels"])}
+            rows += [nothing] * (-len(rows) % (self.args.per_device_eval_batch_size * processes))
         totals = torch.zeros(3, dtype=torch.float64)
         model: Any = self.model
         model.eval()
         with torch.no_grad():
-            for batch in self.get_eval_dataloader(eval_dataset):
+            for batch in self.get_eval_dataloader(rows):
                 logits, targets = target_logits(self.model_wrapped, self._prepare_inputs(batch))
-                nll = cross_entropy(logits.float(), targets, reduction="sum").item()
+                nll = self.nll(logits, targets).item()
                 totals += torch.tensor([nll, (logits.argmax(-1) == targets).sum().item(), len(targets)])
         nll, right, count = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         metrics = {"eval_loss": round(nll / count, 5), "eval_token_accuracy": round(right / count, 5)}
@@ -239,7 +284,7 @@ class Guard(transformers.TrainerCallback, ExportableState):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        if torch.nn.utils.get_total_norm(gradients).isfinite():
             return
         self.bad_steps += 1
         kwargs["model"].zero_grad(set_to_none=True)  # an optimizer passes over parameters without a gradient
@@ -250,7 +295,8 @@ class Guard(transformers.TrainerCallback, ExportableState):
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if time.perf_counter() - self._saved > _SAVE_SECONDS and args.save_strategy != "no":
+        alone = args.world_size == 1  # several would not decide it at the same update, and saving waits for all
+        if alone and time.perf_counter() - self._saved > _SAVE_SECONDS and args.save_strategy != "no":
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -561,6 +561,11 @@ def test_runs_named_twice_are_compared_once(cli: Cli, tmp_path: Path, student: s
     assert len(cli("compare", run, tmp_path / "link", run, "--json").json["rows"]) == 1
 
 
-def test_a_cluster_is_for_many_problems(cli: Cli, student: str) -> None:
+def test_a_cluster_is_for_many_problems(cli: Cli, student: str, tmp_path: Path) -> None:
+    problems = write_jsonl(tmp_path / "p.jsonl", {"question": "1?"})
+    result = cli(
+        "solve", "--file", problems, "--solver", "answer", "--lm", student, "--engine", "ray", "--device", "cpu"
+    )
+    assert_one_sentence(result, "--device cpu names one of this machine's; leave it out with --engine ray")
     result = cli("solve", "1+1?", "--solver", "answer", "--lm", student, "--engine", "ray")
     assert_one_sentence(result, "--engine ray is for the problems of a --file")

@@ -71,7 +71,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_loses_and_doubles_nothing(models: dict[str, str], lms: dict[str, LM], tmp_path: Path) -> None:
-    over_there = RaySolving(SETTINGS, lms, models, None, "fp32")
+    over_there = RaySolving(SETTINGS, lms, models, "fp32")
     asked = problems(40)
     killed: list[int] = []
 
@@ -100,4 +100,4 @@ def test_a_killed_worker_loses_and_doubles_nothing(models: dict[str, str], lms: 
 def test_a_student_that_a_worker_cannot_load_is_named(lms: dict[str, LM], tmp_path: Path) -> None:
     elsewhere = {"qg": str(tmp_path / "only-here"), "qa": str(tmp_path / "only-here")}
     with pytest.raises(UserError, match=r"a worker says: .*only-here"):
-        list(RaySolving(SETTINGS, lms, elsewhere, None, "fp32").run([(problems(1)[0], 0)]))
+        list(RaySolving(SETTINGS, lms, elsewhere, "fp32").run([(problems(1)[0], 0)]))

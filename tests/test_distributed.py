@@ -19,7 +19,7 @@ SETTINGS = {
     "schedule": "constant",
     "precision": "fp32",
     "limit": 24,  # three full batches an epoch
-    "dev_limit": 4,
+    "dev_limit": 6,  # which no number of processes and batches divides
     "trainer": "{logging_steps: 1}",
 }
 

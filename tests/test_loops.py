@@ -21,6 +21,7 @@ from tiny import (
 
 import socratic
 from socratic.lm.base import Request
+from socratic.lm.engine import EngineLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.loops import Event, SolveSettings, Solving, solve, stream
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind
@@ -228,6 +229,25 @@ def test_problems_are_taken_as_they_are_needed(codec: Codec) -> None:
     for _ in range(3):
         next(traces)
     assert len(taken) <= 8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_that_is_left_leaves_its_models_usable(family: str) -> None:
+    codec = Codec(byte_tokenizer(family))
+    lm = EngineLM(causal_model(family, codec.tokenizer), codec, family, pages=600)
+    how: dict[str, Any] = {"lm": lm, "max_tokens": 12, "max_steps": 2}
+    whole = sorted(t.raw for t in solve(problems(6), "unified", **how))
+    left = solve(problems(6), "unified", batch_size=4, **how)
+    next(left)
+    with pytest.raises(UserError, match=f"{family} is solving for another call; let that one end, or close it"):
+        next(solve(problems(6), "unified", **how))
+    left.close()  # type: ignore[attr-defined]
+    assert sorted(t.raw for t in solve(problems(6), "unified", **how)) == whole
+    piece = stream(problems(1)[0], "unified", **how)
+    next(piece)
+    piece.close()  # type: ignore[attr-defined]
+    assert sorted(t.raw for t in solve(problems(6), "unified", **how)) == whole
+    assert len(lm.pages.free) == 600
 
 
 def test_no_problems_no_traces(codec: Codec) -> None:

@@ -60,13 +60,19 @@ def make_solving(
     engine: Literal["local", "ray"],
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
-    from socratic.lm.load import hush_transformers, load_lm
+    from socratic.lm.load import default_device, has_bf16, hush_transformers, load_lm
     from socratic.loops import SolveSettings, Solving
 
     on = None if calculator is None else calculator == "on"
     given = merged_settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)
     settings = SolveSettings.parse(given)
     settings.check_models(qg, qa, lm)
+    if engine == "ray":
+        if device is not None:
+            raise UserError(f"--device {device} names one of this machine's; leave it out with --engine ray")
+        device = "cpu"  # here the students are only described, and a worker may need the GPU
+        if dtype == "auto":
+            dtype = "bf16" if has_bf16(default_device()) else "fp32"  # the same on every machine
     with err.status("loading the students"):
         hush_transformers()
         models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
@@ -77,7 +83,7 @@ def make_solving(
     if engine == "ray":
         from socratic.cluster import RaySolving
 
-        return RaySolving(settings, lms, places, device, dtype)
+        return RaySolving(settings, lms, places, dtype)
     return Solving(settings, **lms)
 
 

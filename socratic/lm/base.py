@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -97,6 +97,10 @@ class LM(ABC):
     def step(self, tokens: int) -> list[Request]:
         """Advance all queued requests by up to ``tokens`` tokens; return those that ended, their completion set."""
 
+    @abstractmethod
+    def cancel(self, requests: Collection[Request]) -> None:
+        """Forget those of ``requests`` that have not ended; their sessions are not to be used again."""
+
     @property
     @abstractmethod
     def waiting(self) -> int:
@@ -115,6 +119,20 @@ class LocalLM(LM):
     @property
     def waiting(self) -> int:
         return len(self._rows) + len(self._ended)
+
+    def cancel(self, requests: Collection[Request]) -> None:
+        for row in self._rows:
+            if row.request in requests:
+                row.request.partial = str  # which would keep the session, and its cache, alive
+        self._rows = [row for row in self._rows if row.request not in requests]
+        self._ended = [request for request in self._ended if request not in requests]
+
+    def _decoding(self, request: Request, most: int | None) -> Decoding:
+        """The row of a request whose session may grow to ``most`` ids, its last token to be read for its logits."""
+        session = request.session
+        assert isinstance(session, TokenSession)
+        session.cached = min(session.cached, len(session.ids) - 1)
+        return Decoding(request, session, most)
 
     def _admit(self, row: Decoding) -> None:
         if row.ended:

@@ -29,6 +29,11 @@ class CausalLM(LocalLM):
         _check_attention(model.config, name)
         AttentionInterface.register("socratic_grouped", _grouped_attention)
         model.set_attn_implementation("socratic_grouped")
+        if model.config._attn_implementation != "socratic_grouped":
+            raise UserError(
+                f"{name} is of type {model.config.model_type}, whose attention cannot be exchanged; "
+                "use a GPT-2-, Llama- or Qwen-type student"
+            )
         super().__init__(codec, name, model.num_parameters())
         self.model = model.eval()
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -37,8 +42,7 @@ class CausalLM(LocalLM):
         return TokenSession(self.codec)
 
     def submit(self, request: Request) -> None:
-        assert isinstance(request.session, TokenSession)
-        self._admit(Decoding(request, request.session, self.positions))
+        self._admit(self._decoding(request, self.positions))
 
     def step(self, tokens: int) -> list[Request]:
         import torch
@@ -187,7 +191,7 @@ def _grouped_attention(
 
 
 def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
-    """The next token of each row: the likeliest, or by inverse transform sampling at the row's temperature."""
+    """The next token of each row: the likeliest, or one drawn at the row's temperature."""
     import torch
 
     greedy = logits.argmax(-1)
@@ -197,8 +201,18 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     draws = [
         row.request.rng.random() if row.request.temperature and not (row.forced or row.ended) else 0.0 for row in rows
     ]
-    cumulated = (logits.double() / heat[:, None]).softmax(-1).cumsum(-1)
-    target = torch.tensor(draws, device=logits.device, dtype=torch.float64)[:, None] * cumulated[:, -1:]
-    sampled = torch.searchsorted(cumulated, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    drawn = sample(logits, heat, torch.tensor(draws, device=logits.device, dtype=torch.float64))
     hot = torch.tensor([row.request.temperature > 0 for row in rows], device=logits.device)
-    return torch.where(hot, sampled, greedy).tolist()
+    return torch.where(hot, drawn, greedy).tolist()
+
+
+def sample(logits: torch.Tensor, heat: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Inverse transform sampling [rows] from ``logits`` [rows, vocabulary] at temperatures ``heat`` [rows].
+
+    ``draws`` [rows] are uniform in [0, 1), in fp64.
+    """
+    import torch
+
+    cumulated = (logits.double() / heat[:, None]).softmax(-1).cumsum(-1)
+    found = torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:], right=True)[:, 0]
+    return found.clamp(max=logits.shape[-1] - 1)

@@ -232,8 +232,8 @@ def _llama_layer(layer: Any) -> Layer:
         qkv=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
         q_norm=None if q_norm is None else q_norm.weight.detach(),
         k_norm=None if k_norm is None else k_norm.weight.detach(),
-        out=_joined(attention.o_proj),
+        out=Linear(attention.o_proj.weight, attention.o_proj.bias),
         norm2=_norm(layer.post_attention_layernorm),
         up=_joined(mlp.gate_proj, mlp.up_proj),
-        down=_joined(mlp.down_proj),
+        down=Linear(mlp.down_proj.weight, mlp.down_proj.bias),
     )

@@ -6,6 +6,7 @@ text, so nothing is cached here; the calculator cannot interrupt a reply and is 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,6 +70,9 @@ class EndpointLM(LM):
 
     def submit(self, request: Request) -> None:
         self._queue.append(request)
+
+    def cancel(self, requests: Collection[Request]) -> None:
+        self._queue = [request for request in self._queue if request not in requests]
 
     @property
     def waiting(self) -> int:

@@ -7,6 +7,7 @@ sessions that wait for another model lose theirs and are read again later; nothi
 
 from __future__ import annotations
 
+import random
 import weakref
 from typing import Any
 
@@ -26,10 +27,14 @@ from socratic.types import UserError
 _TOKENS = 512
 """Tokens of one forward pass: more gain nothing on two cores, and their logits and activations take memory."""
 _GPU_TOKENS = 1 << 14
+_PADDED_SCORES = 1 << 22
+"""Rows x tokens x positions of one pass without kernels: with 9 heads and in fp32 150 MB of attention scores."""
 _FORCED = -1
 """Stands for the calculator's next token, which a row knows itself."""
 _SHARE_OF_MEMORY = 0.3
 """Of the memory that is free when a model is loaded, for its KV pages; a pair loads two."""
+_LEAST_POSITIONS = 2048
+"""What the pages must hold of one sequence; a longer one than they do hold ends as overlong."""
 _MOST_PAGES = 1 << 16
 """A million positions: more would only be a longer list of free pages."""
 
@@ -38,7 +43,7 @@ class EngineLM(LocalLM):
     """A GPT-2-, Llama- or Qwen-type model behind the `LM` interface.
 
     ``pages`` bounds the KV cache, 16 positions a page; by default it is as large as a share of the free memory allows.
-    Raises `UserError` where not even one sequence of the model's length fits into it.
+    Raises `UserError` where not even one sequence of 2,048 positions fits into it.
     """
 
     def __init__(self, model: Any, codec: Codec, name: str, pages: int | None = None) -> None:
@@ -62,10 +67,7 @@ class EngineLM(LocalLM):
         return _PagedSession(self.codec, self._sessions)
 
     def submit(self, request: Request) -> None:
-        session = request.session
-        assert isinstance(session, _PagedSession)
-        session.cached = min(session.cached, len(session.ids) - 1)  # its last token is read again for its logits
-        self._admit(Decoding(request, session, min(self.positions, self.pages.count * PAGE)))
+        self._admit(self._decoding(request, min(self.positions, self.pages.count * PAGE)))
 
     def step(self, tokens: int) -> list[Request]:
         with torch.inference_mode():
@@ -75,12 +77,12 @@ class EngineLM(LocalLM):
         return ended
 
     def _run_on_device(self, tokens: int) -> int:
-        """Several tokens of every row, where all rows are greedy and read to their last token; how many, or 0."""
+        """Several tokens of every row, where all are read to their last token; how many, or 0."""
         rows = self._rows
         sessions = [row.session for row in rows]
         room = min(self.positions, self.pages.count * PAGE) - max(session.cached for session in sessions)
         tokens = min(tokens, MOST, room)  # a row's limit, which the device does not know
-        if self.loop is None or tokens < 2 or any(row.request.temperature for row in rows):
+        if self.loop is None or tokens < 2:
             return 0
         for session in sessions:
             length = session.cached + tokens
@@ -89,15 +91,19 @@ class EngineLM(LocalLM):
             if not self._make_room(session, length, sessions):
                 return 0
             session.cache.grow(length)
+        heat = [row.request.temperature for row in rows]
         said = self.loop.run(
             [session.ids[-1] for session in sessions],
             [session.cached for session in sessions],
             [session.cache.pages for session in sessions],
             tokens,
+            *((heat, [_next_draws(row.request.rng, tokens) for row in rows]) if any(heat) else ()),
         )
         for row, written in zip(rows, said, strict=True):
             before = len(row.session.ids)
             for token in written:
+                if row.request.temperature:
+                    row.request.rng.random()  # the one that this token was drawn with
                 row.push(token)
                 row.session.cached = min(before, len(row.session.ids) - 1)
                 before = len(row.session.ids)
@@ -136,12 +142,20 @@ class EngineLM(LocalLM):
     def _board(self) -> list[tuple[Decoding, int]]:
         """The rows of this turn and how many tokens each brings; their pages are taken."""
         room = _TOKENS if self.dense.device.type == "cpu" else _GPU_TOKENS
+        padded = isinstance(self.backend, TorchBackend)
+        waiting = sorted(self._rows, key=_unread)
+        if padded:  # to the longest: rows that have much to read go first, and alone
+            waiting = [row for row in waiting if 2 * _unread(row) > _unread(waiting[-1])]
         aboard: list[tuple[Decoding, int]] = []
-        for row in sorted(self._rows, key=lambda row: len(row.session.ids) - row.session.cached):
+        longest = 0
+        for row in waiting:
             session = row.session
             if session.cache is None:
                 session.cache, session.cached = Sequence(self.pages), 0
-            tokens = min(room, len(session.ids) - session.cached)
+            tokens = min(room, _unread(row))
+            longest = max(longest, len(session.ids))
+            if padded and (len(aboard) + 1) * tokens * longest > _PADDED_SCORES:
+                tokens = 0 if aboard else max(1, _PADDED_SCORES // longest)
             if tokens == 0 or not self._make_room(session, session.cached + tokens, [r.session for r, _ in aboard]):
                 break
             session.cache.grow(session.cached + tokens)
@@ -179,6 +193,19 @@ class _PagedSession(TokenSession):
         return made
 
 
+def _unread(row: Decoding) -> int:
+    """Tokens of a row's session that its cache has not."""
+    return len(row.session.ids) - row.session.cached
+
+
+def _next_draws(rng: random.Random, count: int) -> list[float]:
+    """The numbers that ``rng`` will give next; it is left as it was."""
+    state = rng.getstate()
+    draws = [rng.random() for _ in range(count)]
+    rng.setstate(state)
+    return draws
+
+
 def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
     sessions = [row.session for row, _ in aboard]
     widths = [tokens for _, tokens in aboard]
@@ -202,13 +229,17 @@ def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
 
 def _affordable(dense: Dense, name: str) -> int:
     """As many pages as a share of the free memory holds; raises `UserError` where one long sequence does not fit."""
-    on_gpu = dense.device.type == "cuda"
-    free = torch.cuda.mem_get_info(dense.device)[0] if on_gpu else psutil.virtual_memory().available
+    if dense.device.type == "cuda":
+        torch.cuda.empty_cache()  # what torch holds of freed memory would not count as free
+        free = torch.cuda.mem_get_info(dense.device)[0]
+    else:
+        free = psutil.virtual_memory().available
     spare, size = free * _SHARE_OF_MEMORY, page_bytes(dense)
-    pages, least = int(spare / size), -(-dense.shape.positions // PAGE)
+    shortest = min(dense.shape.positions, _LEAST_POSITIONS)
+    pages, least = int(spare / size), -(-shortest // PAGE)
     if pages < least:
         raise UserError(
-            f"{name} needs {least * size / 2**30:.1f} GiB of KV cache for one sequence of {dense.shape.positions} "
+            f"{name} needs {least * size / 2**30:.1f} GiB of KV cache for one sequence of {shortest} "
             f"tokens, and {spare / 2**30:.1f} GiB are to spare; free memory, or use a smaller student"
         )
     return min(pages, _MOST_PAGES)

@@ -66,6 +66,7 @@ inline vf max(vf a, vf b) { return a > b ? a : b; }
 
 inline vf exp(vf x) {  // relative error below 2e-7 where the result is a normal number
     x = max(x, splat(-87.0f));
+    x = -max(-x, splat(-88.0f));
     vf shifted = x * 1.44269504f + 12582912.0f;
     vi n = (vi)shifted - 0x4b400000;
     vf whole = shifted - 12582912.0f;

@@ -1,4 +1,4 @@
-"""`kernels.cpp`, compiled once for this machine, and its three operations on torch tensors.
+"""`kernels.cpp`, compiled once for this machine and loaded.
 
 Without a C++ compiler `library` is None, and the engine computes the same in plain torch, more slowly.
 """
@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def large_empty(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device
     """An empty tensor; on a CPU in huge memory pages where there are any: much is read from it, in many places."""
     if device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(sizes, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, math.prod(sizes) * dtype.itemsize)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = mmap.mmap(-1, math.prod(sizes) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(sizes)
 
 

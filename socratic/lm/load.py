@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,5 +227,8 @@ def has_bf16(device: str) -> bool:
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if platform.machine() in ("x86_64", "AMD64"):  # where oneDNN also takes bf16 that it has to emulate
+        capable: Any = torch.cpu
+        return bool(capable._is_avx512_bf16_supported() or capable._is_amx_tile_supported())
     mkldnn: Any = torch.ops.mkldnn
     return bool(mkldnn._is_mkldnn_bf16_supported())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from socratic.calculator import cut
 from socratic.lm.base import LM, Decoding, Request, TokenSession
@@ -36,6 +36,9 @@ class ScriptedLM(LM):
             transcript = self.codec.decode(request.session.ids)
             self._say(Decoding(request, request.session), self.script(transcript, request.kind))
         return ended
+
+    def cancel(self, requests: Collection[Request]) -> None:
+        self._queue = [request for request in self._queue if request not in requests]
 
     @property
     def waiting(self) -> int:

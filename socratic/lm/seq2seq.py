@@ -31,9 +31,7 @@ class Seq2SeqLM(LocalLM):
         assert isinstance(request.session, TokenSession)
         length = len(request.session.ids)
         fits = self.positions is None or length <= self.positions
-        self._admit(
-            Decoding(request, request.session, self.positions and (length + self.positions if fits else length))
-        )
+        self._admit(self._decoding(request, self.positions and (length + self.positions if fits else length)))
 
     def step(self, tokens: int) -> list[Request]:
         import torch

@@ -12,9 +12,9 @@ from socratic import loops
 from socratic.examples import causal_example
 from socratic.lm.backends import KernelBackend, TorchBackend
 from socratic.lm.base import LM, Request, TokenSession
-from socratic.lm.causal import choose
+from socratic.lm.causal import CausalLM, choose
 from socratic.tokens import Codec
-from socratic.types import Completion, Problem
+from socratic.types import Completion, Problem, UserError
 
 SHORT: dict[str, Any] = {"max_tokens": 20, "max_rationale_tokens": 30, "max_steps": 3, "calculator": False}
 _TIE = 1e-4
@@ -72,6 +72,9 @@ class Generate(LM):
 
     def submit(self, request: Request) -> None:
         self._queue.append(request)
+
+    def cancel(self, requests: Any) -> None:
+        self._queue.clear()
 
     @property
     def waiting(self) -> int:
@@ -192,6 +195,27 @@ def test_cropping_and_appending_leaves_no_trace_of_what_was_cropped(student: Stu
         session.write_marker("answer")
     assert used.ids == fresh.ids
     assert decode(lm, used) == decode(lm, fresh)
+
+
+def test_what_was_decoded_is_decoded_again_from_the_same_mark(student: Student) -> None:
+    lm = student.lm()
+    session = lm.session()
+    session.write_problem("Problem: Some text")
+    session.write_marker("question")
+    mark = session.mark()
+    first = decode(lm, session)
+    session.crop(mark)
+    assert decode(lm, session) == first
+
+
+def test_a_model_whose_attention_cannot_be_exchanged_is_refused() -> None:
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    codec = Codec(byte_tokenizer("gpt2"))
+    shape: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]}
+    model: Any = GPTNeoForCausalLM(GPTNeoConfig(vocab_size=len(codec.tokenizer), max_position_embeddings=64, **shape))
+    with pytest.raises(UserError, match="neo is of type gpt_neo, whose attention cannot be exchanged"):
+        CausalLM(model, codec, "neo")
 
 
 def test_a_wrapped_model_still_looks_only_back() -> None:

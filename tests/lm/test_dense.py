@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is(name: str, kind: Any) -> Non
         for found in (ours, theirs)
     )
     assert ours_off < 1.3 * theirs_off
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_activations_of_any_size_are_torchs(name: str, dtype: Any) -> None:
+    dense = Dense(model(name))
+    dense.dtype = dtype
+    x = torch.linspace(-400, 400, 6401)[None].to(dtype)
+    given = torch.cat([x, torch.ones_like(x)], 1) if dense.silu else x
+    exact = torch.nn.functional.silu if dense.silu else partial(torch.nn.functional.gelu, approximate="tanh")
+    found = KernelBackend(dense, Pages(dense, 1)).gate(given)
+    rounding = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found.float(), exact(x.float()), atol=1e-4, rtol=rounding)
 
 
 def test_the_first_of_equal_logits_is_chosen() -> None:

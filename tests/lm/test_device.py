@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from test_causal import SHORT
 from test_engine import made
 from tiny import FAMILIES, problems, solved
 
+from socratic.lm import device
+from socratic.lm.base import Request
 from socratic.lm.device import MOST, DeviceLoop
 from socratic.lm.engine import EngineLM
 
@@ -56,11 +59,42 @@ def test_a_row_stops_where_the_host_has_to_look() -> None:
         assert mine == whole[: len(mine)]
 
 
-def test_scarce_pages_and_sampled_rows_go_the_other_way() -> None:
+def test_where_pages_are_scarce_rows_go_the_other_way() -> None:
     plenty = raws(made(), made(seed=1))
     assert raws(on_device(pages=24), on_device(pages=18, seed=1)) == plenty
-    sampled = raws(made(), made(seed=1), temperature=1.0)
-    assert raws(on_device(), on_device(seed=1), temperature=1.0) == sampled
+
+
+@pytest.mark.parametrize("calculator", [True, False])
+def test_samples_are_the_engines(calculator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {"temperature": 1.0, "calculator": calculator}
+    sampled = raws(made(), made(seed=1), **how)
+    drawn = 0
+    load = device._Rows.load_draws
+
+    def counting(*given: Any) -> None:
+        nonlocal drawn
+        drawn += 1
+        load(*given)
+
+    monkeypatch.setattr(device._Rows, "load_draws", counting)
+    assert raws(on_device(), on_device(seed=1), **how) == sampled
+    assert drawn > 10
+
+
+def test_greedy_and_sampled_rows_share_a_step() -> None:
+    def written(lm: EngineLM) -> list[str]:
+        requests = []
+        for k in range(6):
+            session = lm.session()
+            session.write_problem(f"Problem: {k}")
+            session.write_marker("answer")
+            requests.append(Request(lm, session, "answer", 20, False, float(k % 2), random.Random(k)))
+            lm.submit(requests[-1])
+        while lm.waiting:
+            lm.step(8)
+        return [request.completion.text for request in requests if request.completion]
+
+    assert written(on_device()) == written(made())
 
 
 def test_rows_at_the_end_of_their_positions_end_as_they_would() -> None:

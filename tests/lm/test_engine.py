@@ -48,6 +48,27 @@ def test_the_size_of_a_turn_changes_nothing(tokens: int, monkeypatch: pytest.Mon
     assert raws(made(), made(seed=1)) == whole
 
 
+def test_what_is_padded_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(seed: int) -> EngineLM:
+        lm = made(seed=seed)
+        lm.backend = TorchBackend(lm.dense, lm.pages)
+        return lm
+
+    whole = raws(slow(0), slow(1))
+    scores = list[int]()
+    begin = TorchBackend.begin
+
+    def counting(self: TorchBackend, batch: Any) -> None:
+        begin(self, batch)
+        rows, longest = self.padded
+        scores.append(rows * longest * (int(batch.position.max()) + 1))
+
+    monkeypatch.setattr(TorchBackend, "begin", counting)
+    monkeypatch.setattr(engine, "_PADDED_SCORES", 2_000)
+    assert raws(slow(0), slow(1)) == whole
+    assert 200 < max(scores) <= 2_000
+
+
 def test_a_fork_goes_its_own_way() -> None:
     lm = made()
     session = lm.session()
@@ -103,6 +124,12 @@ def test_without_a_compiler_it_runs_and_says_so(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(slow.backend, TorchBackend)
     assert slow.note == "llama runs without compiled kernels, which is slower: there is no C++ compiler"
     assert raws(slow, slow) == raws(fast, fast)
+
+
+def test_memory_for_a_long_student_need_not_hold_its_longest_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20_000_000))
+    lm = made(pages=None, positions=1 << 17)
+    assert 128 <= lm.pages.count < 8192
 
 
 def test_greedy_and_sampled_rows_take_turns_together() -> None:
