@@ -166,11 +166,13 @@ def main() -> None:
         chosen = arguments.only.split(",") if arguments.only else list(makers)
         contestants = {name: makers[name]() for name in chosen}
         epochs: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
+        roofs = []
         for repeat in range(arguments.repeats + 1):  # the first warms up
             for name, contestant in contestants.items():
                 epochs[name].append(contestant.epoch())
                 print(f"{repeat} {name}: {epochs[name][-1][0]:.1f} s, loss {epochs[name][-1][1]:.3f}", flush=True)
-    flops = measure(torch.bfloat16).flops
+            roofs.append(measure(torch.bfloat16).flops)
+    flops = statistics.median(roofs)
     rows = [
         _row(name, contestants[name], epochs[name], contestants["socratic"], epochs["socratic"], flops)
         for name in chosen
