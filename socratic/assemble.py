@@ -24,7 +24,7 @@ from socratic.lm.load import default_device, has_bf16, load_lm
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import SolveSettings, Solving
 from socratic.prepare import Start, TrainingRun, TrainSettings
-from socratic.store import check_manifest, is_main_process
+from socratic.store import check_manifest, is_main_process, process_count
 from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row
 from socratic.types import UserError
 
@@ -94,8 +94,8 @@ def _compiled(settings: TrainSettings, start: Start) -> bool:
     if settings.compile and not able:
         raise UserError("compile=true is for decoders, on a machine with a C++ compiler; leave it out")
     updates = settings.max_steps or settings.epochs * _updates(settings, start)
-    share = min(1.0, settings.batch_size * settings.accumulation / len(start.examples))
-    operations = 6 * start.parameters * sum(len(e.ids) for e in start.examples) * share * updates
+    epochs = updates / _updates(settings, start) / process_count()
+    operations = 6 * start.parameters * sum(len(e.ids) for e in start.examples) * epochs
     layers = getattr(model, "num_hidden_layers", 0)
     # Rough seconds on two cores, after a few measurements at 0.5, 2 and 135 million parameters.
     saved = 0.4 * (operations / 4e11 + 0.02 * layers * updates)
@@ -109,7 +109,8 @@ def _runs_in_engine(model: Any, settings: TrainSettings) -> bool:
 
 def _updates(settings: TrainSettings, start: Start) -> int:
     """Updates of one epoch."""
-    return max(1, -(-len(start.examples) // (settings.batch_size * settings.accumulation)))
+    together = settings.batch_size * settings.accumulation * process_count()
+    return max(1, -(-len(start.examples) // together))
 
 
 def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Callable[[Any], float]:

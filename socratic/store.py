@@ -192,6 +192,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes (``accelerate launch``) do this together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def shipped(folder: str) -> Path:
     """``prompts``, ``data`` or ``recipes``: a folder of the checkout that an installed package carries inside."""
     package = Path(__file__).parent

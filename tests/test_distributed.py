@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(data: Path, name: str, processes: int, batch_size: int) -> tuple[Card, list[float]]:
+def train(data: Path, name: str, processes: int, batch_size: int) -> tuple[Card, dict[str, list[float]]]:
     settings = {**SETTINGS, "batch_size": batch_size}
     command = ["train", "qa", "--chains", data / "chains.jsonl", "--student", data / "student", "--out", data / name]
     given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
@@ -49,14 +49,17 @@ def train(data: Path, name: str, processes: int, batch_size: int) -> tuple[Card,
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return read_card(data / name), [entry["loss"] for entry in read_jsonl(data / name / "log.jsonl") if "loss" in entry]
+    log = list(read_jsonl(data / name / "log.jsonl"))
+    return read_card(data / name), {kind: [e[kind] for e in log if kind in e] for kind in ("loss", "eval_loss")}
 
 
 def test_two_processes_learn_what_one_does(data: Path) -> None:
     alone, its_losses = train(data, "alone", 1, 8)
     both, their_losses = train(data, "both", 2, 4)
-    assert len(its_losses) == 6
-    assert its_losses[0] - its_losses[-1] > 0.5
-    assert their_losses == pytest.approx(its_losses, abs=1e-4)
+    assert len(its_losses["loss"]) == 6
+    assert its_losses["loss"][0] - its_losses["loss"][-1] > 0.5
+    assert len(its_losses["eval_loss"]) > 1
+    for kind, losses in its_losses.items():
+        assert their_losses[kind] == pytest.approx(losses, abs=1e-4)
     for measured in ("dev_loss", "updates", "trained_tokens", "input_tokens"):
         assert both.metrics[measured] == pytest.approx(alone.metrics[measured], abs=1e-4)
