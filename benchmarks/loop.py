@@ -15,106 +15,66 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers as hf_untyped
 
+from benchmarks.peers import continuous_batching, generate_caching, generate_rereading, llama_cpp
 from benchmarks.roof import Roof, measure
+from benchmarks.transcripts import ROLES, Contestant, Script, scripts
 from socratic import load_chains, load_lm
-from socratic.examples import causal_example
-from socratic.lm.base import LM, Decoding, TokenSession
+from socratic.lm.base import Decoding, TokenSession
 from socratic.lm.dense import Dense, FlatBatch
+from socratic.lm.device import DeviceLoop
+from socratic.lm.engine import EngineLM
 from socratic.lm.load import hush_transformers, load_pretrained, torch_dtype
 from socratic.loops import SolveSettings, Solving
 from socratic.prompts import problem_text
 from socratic.tokens import Codec
-from socratic.types import Chain, Problem, Role
-
-hf: Any = hf_untyped
-ROLES: tuple[Role, Role] = ("qg", "qa")
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One slot of a gold transcript: the role that writes it, the ids it has seen before, how many it writes."""
+def socratic_engine(**models: EngineLM) -> Contestant:
+    """This package, each decoded token replaced by the gold one: ``qg`` and ``qa`` in turn, or ``lm`` as CoT.
 
-    role: int
-    seen: list[int]
-    written: int
-
-
-@dataclass(frozen=True)
-class Script:
-    """A problem and its gold transcript, as each role sees it and turn by turn."""
-
-    problem: Problem
-    ids: list[list[int]]
-    turns: list[Turn]
-
-    @property
-    def written(self) -> int:
-        """Decoded tokens of both roles."""
-        return sum(turn.written for turn in self.turns)
-
-
-def scripts(chains: list[Chain], codec: Codec, roles: Sequence[Role] = ROLES) -> list[Script]:
-    """The gold transcripts of ``chains``, for roles that take turns."""
-    made = []
-    for chain in chains:
-        examples = [causal_example(chain, role, codec) for role in roles]
-        slots = [list(_slots(example.learned)) for example in examples]
-        turns = []
-        while any(slots):
-            role = slots.index(max(slots, key=len))
-            start, end = slots[role].pop(0)
-            turns.append(Turn(role, list(examples[role].ids[:start]), end - start))
-        made.append(Script(chain.problem("test"), [list(example.ids) for example in examples], turns))
-    return made
-
-
-def _slots(learned: tuple[bool, ...]) -> Iterator[tuple[int, int]]:
-    start = None
-    for place, is_learned in enumerate((*learned, False)):
-        if is_learned and start is None:
-            start = place
-        elif not is_learned and start is not None:
-            yield start, place
-            start = None
-
-
-Contestant = Callable[[list[Script], int], None]
-"""Writes all scripts, at most so many problems at a time."""
-
-
-def socratic_engine(**models: LM) -> Contestant:
-    """This package, each decoded token replaced by the gold one: ``qg`` and ``qa`` in turn, or ``lm`` as CoT."""
+    On a GPU the device goes on from its own tokens until the host looks, and is then told the gold ones.
+    """
     settings = SolveSettings.parse({"calculator": False, "solver": "cot" if "lm" in models else "socratic"})
     solving = Solving(settings, **models)
     roles = list(models.values())
     golds: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    push, write_problem = Decoding.push, TokenSession.write_problem
+    push, write_problem, run_device = Decoding.push, TokenSession.write_problem, DeviceLoop.run
 
     def gold_problem(session: TokenSession, text: str) -> None:
         write_problem(session, text)
         session.first = tuple(session.ids)  # type: ignore[attr-defined]
 
     def gold_push(row: Decoding, token: int) -> None:
-        gold = golds[roles.index(row.request.lm), row.session.first]  # type: ignore[attr-defined]
+        gold = golds[roles.index(row.request.lm), row.session.first]  # type: ignore[attr-defined, arg-type]
         push(row, gold[len(row.session.ids)])
+
+    def gold_device(loop: DeviceLoop, ids: Any, positions: Any, tables: Any, tokens: int) -> list[list[int]]:
+        run_device(loop, ids, positions, tables, tokens)
+        role, lm = next((role, lm) for role, lm in enumerate(roles) if lm.loop is loop)
+        sessions: dict[int, Any] = {session.cache.pages[0]: session for session in lm._sessions if session.cache}
+        said = []
+        for position, table in zip(positions, tables, strict=True):
+            gold = golds[role, sessions[table[0]].first][position + 1 :][:tokens]
+            stop = next((place for place, token in enumerate(gold) if loop.stops[token]), len(gold))
+            said.append(gold[: stop + 1])
+        return said
 
     def run(work: list[Script], batch: int) -> None:
         for script in work:
-            first = tuple(roles[0].codec.problem(problem_text(script.problem.question)))  # type: ignore[attr-defined]
+            first = tuple(roles[0].codec.problem(problem_text(script.problem.question)))
             golds.update({(role, first): script.ids[role] for role in range(len(roles))})
         Decoding.push, TokenSession.write_problem = gold_push, gold_problem  # type: ignore[method-assign, assignment]
+        DeviceLoop.run = gold_device  # type: ignore[method-assign, assignment]
         try:
             traces = {t.problem_id: t for t in solving.run(((script.problem, 0) for script in work), batch)}
         finally:
             Decoding.push, TokenSession.write_problem = push, write_problem  # type: ignore[method-assign]
+            DeviceLoop.run = run_device  # type: ignore[method-assign]
         assert all(traces[script.problem.id].answer == script.problem.answer for script in work)
         assert sum(t.tokens for t in traces.values()) == sum(script.written for script in work)
 
@@ -138,137 +98,6 @@ def share_of_roof(contestant: Contestant, work: list[Script], batch: int, roof: 
     return least / seconds
 
 
-def generate_rereading(models: list[Any]) -> Contestant:
-    """``generate`` on the whole transcript so far at every turn, padded on the left."""
-
-    def run(work: list[Script], batch: int) -> None:
-        for chunk in _chunks(work, batch):
-            for turns in _lockstep(chunk):
-                width = max(len(turn.seen) for _, turn in turns)
-                ids = torch.tensor([[0] * (width - len(turn.seen)) + turn.seen for _, turn in turns])
-                mask = torch.tensor([[0] * (width - len(turn.seen)) + [1] * len(turn.seen) for _, turn in turns])
-                _generate(models[turns[0][1].role], ids, mask, max(turn.written for _, turn in turns))
-
-    return run
-
-
-def generate_caching(models: list[Any]) -> Contestant:
-    """``generate`` with a `DynamicCache` a model kept over all turns; what the other wrote comes padded on the left."""
-
-    def run(work: list[Script], batch: int) -> None:
-        for chunk in _chunks(work, batch):
-            caches: list[Any] = [hf.DynamicCache(), hf.DynamicCache()]
-            masks = [torch.zeros(len(chunk), 0, dtype=torch.long) for _ in ROLES]
-            read = [[0, 0] for _ in chunk]
-            rows = [list(range(len(chunk))) for _ in ROLES]  # which problems each cache holds
-            for turns in _lockstep(chunk):
-                role = turns[0][1].role
-                present = [index for index, _ in turns]
-                if present != rows[role]:
-                    kept = torch.tensor([rows[role].index(index) for index in present])
-                    if len(caches[role].layers):
-                        caches[role].batch_select_indices(kept.to(models[role].device))
-                    masks[role], rows[role] = masks[role][kept], present
-                new = [turn.seen[read[index][role] :] for index, turn in turns]
-                width, most = max(map(len, new)), max(turn.written for _, turn in turns)
-                ids = torch.tensor([[0] * (width - len(n)) + n for n in new])
-                fresh = torch.tensor([[0] * (width - len(n)) + [1] * len(n) for n in new])
-                past = masks[role].shape[1]
-                mask = torch.cat([masks[role], fresh], 1)
-                whole = torch.cat([torch.zeros(len(new), past, dtype=torch.long), ids], 1)
-                _generate(models[role], whole, mask, most, past_key_values=caches[role])
-                # generate leaves its last token out of the cache; each row's surplus tokens are masked from now on
-                held = caches[role].get_seq_length() - past - width
-                written = torch.tensor([[1] * min(t.written, held) + [0] * max(0, held - t.written) for _, t in turns])
-                masks[role] = torch.cat([mask, written.view(len(new), held)], 1)
-                for index, turn in turns:
-                    read[index][role] = len(turn.seen) + min(turn.written, held)
-
-    return run
-
-
-def continuous_batching(models: list[Any]) -> Contestant:
-    """transformers' continuous batching with shared prefixes: the whole transcript so far is sent at every turn."""
-
-    def run(work: list[Script], batch: int) -> None:
-        settings = hf.GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=256)
-        layout = hf.ContinuousBatchingConfig(page_size=16, num_blocks=6000, max_batch_tokens=512)
-        managers = [model.init_continuous_batching(settings, continuous_batching_config=layout) for model in models]
-        for manager in managers:
-            manager.start()
-        try:
-            waiting = list(enumerate(work))
-            under_way: dict[int, list[Turn]] = {}
-            while waiting or under_way:
-                while waiting and len(under_way) < batch:
-                    index, script = waiting.pop(0)
-                    under_way[index] = list(script.turns)
-                    _ask(managers, index, under_way[index][0])
-                moved = False
-                for manager in managers:
-                    while (result := manager.get_result(timeout=0.0005)) is not None:
-                        if not result.is_finished():
-                            continue
-                        moved, index = True, int(result.request_id.split("-")[0])
-                        under_way[index].pop(0)
-                        if under_way[index]:
-                            _ask(managers, index, under_way[index][0])
-                        else:
-                            del under_way[index]
-                if not moved:
-                    time.sleep(0.0005)
-        finally:
-            for manager in managers:
-                manager.stop(block=True)
-
-    return run
-
-
-def llama_cpp(models: list[Any]) -> Contestant:
-    """llama.cpp with a context a model kept over all turns, one problem at a time."""
-
-    def run(work: list[Script], batch: int) -> None:
-        for script in work:
-            for model in models:
-                model.reset()
-            for turn in script.turns:
-                model = models[turn.role]
-                new = turn.seen[model.n_tokens :]
-                for _ in range(turn.written):
-                    model.eval(new)
-                    new = [model.sample(temp=0.0)]
-
-    return run
-
-
-def _ask(managers: list[Any], index: int, turn: Turn) -> None:
-    name = f"{index}-{turn.role}-{len(turn.seen)}"
-    managers[turn.role].add_request(turn.seen, request_id=name, max_new_tokens=turn.written)
-
-
-def _generate(model: Any, ids: torch.Tensor, mask: torch.Tensor, tokens: int, **more: Any) -> None:
-    settings = hf.GenerationConfig(
-        do_sample=False, eos_token_id=None, pad_token_id=0, min_new_tokens=tokens, max_new_tokens=tokens
-    )
-    model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings, **more)
-
-
-def _chunks(work: list[Script], size: int) -> Iterator[list[Script]]:
-    """Problems of similar length together, which helps whoever pads."""
-    ordered = sorted(work, key=lambda script: (len(script.turns), len(script.ids[1])))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
-
-
-def _lockstep(chunk: list[Script]) -> Iterator[list[tuple[int, Turn]]]:
-    """Turn k of every problem, and of one role at a time: QG stops and QA's final slots come where a problem ends."""
-    for number in range(max(len(script.turns) for script in chunk)):
-        turns = [(index, script.turns[number]) for index, script in enumerate(chunk) if number < len(script.turns)]
-        for role in (0, 1):
-            if chosen := [(index, turn) for index, turn in turns if turn.role == role]:
-                yield chosen
-
-
 def main() -> None:
     """Race, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -287,10 +116,10 @@ def main() -> None:
 
     hush_transformers()
     chains = load_chains("gsm8k", "test", arguments.data_dir, arguments.problems)
-    lms = [load_lm(arguments.student, device=arguments.device, dtype=arguments.dtype) for _ in ROLES]
+    lms: list[Any] = [load_lm(arguments.student, device=arguments.device, dtype=arguments.dtype) for _ in ROLES]
     dtype = torch_dtype(arguments.dtype, arguments.device)
     plain = [load_pretrained(arguments.student, dtype).model.to(arguments.device).eval() for _ in ROLES]
-    codec: Codec = lms[0].codec  # type: ignore[attr-defined]
+    codec: Codec = lms[0].codec
     work, rationales = scripts(chains, codec), scripts(chains, codec, ("cot",))
     contestants: dict[str, Contestant] = {
         "socratic": socratic_engine(qg=lms[0], qa=lms[1]),
