@@ -16,15 +16,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from socratic.answers import score
 from socratic.lm.base import LM
-from socratic.lm.causal import CausalLM
+from socratic.lm.causal import CausalLM, takes_grouped_attention
 from socratic.lm.dense import unsupported
 from socratic.lm.engine import EngineLM
 from socratic.lm.kernels import compiler
 from socratic.lm.load import default_device, has_bf16, load_lm
+from socratic.lm.plain import PlainLM
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import SolveSettings, Solving
 from socratic.prepare import Start, TrainingRun, TrainSettings
 from socratic.store import check_manifest, is_main_process, process_count
+from socratic.tokens import Codec
 from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row
 from socratic.types import UserError
 
@@ -126,11 +128,10 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Ca
 
     def accuracy(model: Any) -> float:
         attention = model.config._attn_implementation
-        causal: Any = EngineLM if _runs_in_engine(model, settings) else CausalLM
-        lm: LM = (Seq2SeqLM if model.config.is_encoder_decoder else causal)(model, start.codec, "student")
+        lm = _solver(model, settings, start.codec)
         lm.qg_sees = run.qg_sees
         models: dict[str, LM] = {run.role: lm, **partner} if partner else {"lm": lm}
-        solving = Solving(solve_settings, *(models.get(place) for place in ("qg", "qa", "lm")))
+        solving = Solving(solve_settings, **models)
         right = 0
         for trace in solving.run((problem, 0) for problem in problems.values()):
             problem = problems[trace.problem_id]
@@ -139,6 +140,14 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Ca
         return right / len(problems)
 
     return accuracy
+
+
+def _solver(model: Any, settings: TrainSettings, codec: Codec) -> LM:
+    if model.config.is_encoder_decoder:
+        return Seq2SeqLM(model, codec, "student")
+    if _runs_in_engine(model, settings):
+        return EngineLM(model, codec, "student")
+    return (CausalLM if takes_grouped_attention(model) else PlainLM)(model, codec, "student")
 
 
 def _arguments(settings: TrainSettings, start: Start, folder: Path) -> Any:

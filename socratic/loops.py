@@ -43,7 +43,11 @@ class SolveSettings(Settings):
         None, description="compute <<expr= for the students; the checkpoint's default if unset"
     )
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    seed: int = Field(0, description="of sampling; a sample depends on seed, problem and sample index alone")
+    seed: int = Field(
+        0,
+        description="of sampling; a sample depends on seed, problem and sample index alone (with the same kernels and "
+        "number format)",
+    )
     max_steps: int = Field(16, ge=1, description="sub-questions before the loop is stopped (gold has at most 11)")
     max_tokens: int = Field(256, ge=1, description="tokens of one sub-question, sub-answer or final answer")
     max_rationale_tokens: int = Field(512, ge=1, description="tokens of the one slot of a chain of thought")
@@ -81,6 +85,11 @@ class _Outcome:
     answer: str | None = None
     error: str | None = None
     tokens: int = 0
+
+    @property
+    def model_error(self) -> str | None:
+        """What the last model that failed said."""
+        return self.error if self.stop_reason == "model_error" else None
 
     def take(self, completion: Completion) -> str | None:
         """Count a slot; its text, or None where it is rejected, the stop reason then set."""
@@ -173,6 +182,7 @@ def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Seq
         mark = ask.mark()
         ask.write_marker("question")
         question = out.take((yield qg, ask, "question")) or ""
+        error = error or out.model_error
         ask.crop(mark)
         before = reply.mark()
         for session in [ask] if ask is reply else [ask, reply]:
@@ -181,9 +191,9 @@ def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Seq
         mark = reply.mark()
         reply.write_marker("answer")
         answer = out.take((yield qa, reply, "answer")) or ""
+        error = error or out.model_error
         out.steps.append(Step(question.strip(), answer.strip()))
         out.slots += [question.strip(), answer.strip()]
-        error = error or out.error
         if number == len(gold) and not answer:
             reply.crop(before)  # no question without its answer stands before the final slot
         elif number < len(gold):
@@ -296,6 +306,8 @@ class Solving:
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
         """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
+        if type(batch_size) is not int or batch_size < 1:
+            raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         under_way: dict[Request, _Job] = {}
         self._check_idle()
         try:

@@ -75,13 +75,24 @@ class Recipe(Settings):
         return values
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that stands twice, of which one would silently be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe in ``path``; ``overrides`` name keys by their path, as ``training.epochs``.
 
     Raises `UserError` for a file that is no recipe and for every unknown key, naming the nearest known one.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())
+        values = yaml.load(path.read_bytes(), _Loader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the path of a recipe") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -131,6 +142,7 @@ def _check_models(recipe: Recipe) -> None:
         spec, settings = student_of(recipe, name, 0)
         _check_model(recipe, f"students.{name}.student", spec.student)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
+        _check_trainer(name, settings.trainer)
         roles[name] = spec.role
     for name in recipe.arms:
         models, solving = arm_of(recipe, name, 0, True)
@@ -151,6 +163,17 @@ def _check_model(recipe: Recipe, where: str, model: str | None) -> None:
             f"{where}={model!r} is no student of this recipe, nothing on disk and no Hub id (owner/name); did you mean "
             f"{nearest(model, [*recipe.students, *scratch])!r}?"
         )
+
+
+def _check_trainer(name: str, trainer: Mapping[str, Any]) -> None:
+    if not trainer:
+        return
+    from transformers import TrainingArguments
+
+    known = TrainingArguments.__dataclass_fields__
+    for key in trainer:
+        if key not in known:
+            raise UserError(f"students.{name}: trainer has no setting {key!r}; did you mean {nearest(key, known)!r}?")
 
 
 def _split(

@@ -64,7 +64,7 @@ def train(
     A killed run continues from its last whole checkpoint, to the same weights bit for bit on a CPU; a finished one is
     left as it is. ``on_progress``, where given, gets the updates done, their number and what was last measured; lines
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
-    each, and where the gradient was not finite more often than ``max_bad_steps``.
+    each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
     run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
     plan = _plan(run, settings)
@@ -133,6 +133,11 @@ def _train(
     if is_main_process():
         write_json(out / PLAN, plan)  # from here on the folder is a run
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / _CHECKPOINTS, on_note))
+    if (skipped := trainer.guard.bad_steps) > (updates := trainer.state.global_step) / 2:
+        raise UserError(
+            f"the gradient was not finite in {skipped} of {updates} updates, so little was learned; "
+            f"lower learning_rate={start.rate:g} or set precision=fp32, in another --out"
+        )
     recipe = _recipe(run, settings, start, plan["data"]["sha256"])
     metrics = _metrics(start, trainer)
     card = Card(

@@ -294,7 +294,14 @@ def unknown_device(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
     return ["solve", "x", "--solver", "cot", "--lm", student, "--device", "gpu"], r"device 'gpu' cannot be used \("
 
 
-@pytest.mark.parametrize("arrange", [damaged_chains, torn_line, no_questions, torn_weights, no_weights, unknown_device])
+def unfit_device(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
+    student = save_tiny(tmp_path / "s")
+    return ["solve", "x", "--solver", "cot", "--lm", student, "--device", "meta"], r"device 'meta' cannot be used \("
+
+
+@pytest.mark.parametrize(
+    "arrange", [damaged_chains, torn_line, no_questions, torn_weights, no_weights, unknown_device, unfit_device]
+)
 def test_a_damaged_input_is_one_sentence(
     cli: Cli, chains: Path, tmp_path: Path, arrange: Callable[[Path, Path], tuple[list[Any], str]]
 ) -> None:

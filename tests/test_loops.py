@@ -250,6 +250,13 @@ def test_a_run_that_is_left_leaves_its_models_usable(family: str) -> None:
     assert len(lm.pages.free) == 600
 
 
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_a_batch_of_nothing_is_refused(codec: Codec, size: Any) -> None:
+    lm = ScriptedLM(codec, counting(0))
+    with pytest.raises(UserError, match=f"batch_size must be a whole number of at least 1, not {size}"):
+        list(solve(problems(2), "answer", lm=lm, batch_size=size))
+
+
 def test_no_problems_no_traces(codec: Codec) -> None:
     assert list(solve([], "answer", lm=ScriptedLM(codec, counting(0)))) == []
 

@@ -92,6 +92,7 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"split": "x"}, "unknown recipe key 'split'; did you mean 'splits'?"),
         ({"training.epoch": 1}, "unknown training: 'epoch'.*did you mean 'epochs'"),
         ({"students.qgg.epochs": 1}, "no 'students.qgg' to set 'epochs' in; did you mean 'qg'"),
+        ({"training.trainer": {"loging_steps": 1}}, "trainer has no setting 'loging_steps'; did you mean 'logging_st"),
         ({"students.qg.rol": 1}, "unknown key 'rol' in students.qg; did you mean 'role'"),
         ({"students.qg.epochs": "many"}, "students.qg: epochs='many' is not usable"),
         ({"arms.cot.temperatur": 1}, "unknown key 'temperatur' in arms.cot; did you mean 'temperature'"),
@@ -112,6 +113,13 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
 def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_recipe(write(tmp_path), overrides)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "limit: 4\n")
+    with pytest.raises(UserError, match=r"is not YAML \(key 'limit' stands twice in .*, line \d+, column 1"):
+        read_recipe(path, {})
 
 
 def test_students_start_from_something_that_stands_before(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, 
 
 from socratic import load_lm, score, solve, store
 from socratic.examples import causal_example
-from socratic.lm.checkpoint import read_card
+from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
 from socratic.tokens import Codec
@@ -290,6 +290,20 @@ def test_a_run_stopped_twice_ends_in_the_same_weights(
     assert any(note.endswith("checkpoint-6") for note in notes)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     assert read_card(tmp_path / "run").metrics["updates"] == read_card(tmp_path / "whole").metrics["updates"] == 10
+
+
+def test_where_most_updates_were_skipped_nothing_is_saved(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = StudentTrainer.compute_loss
+
+    def poisoned(self: StudentTrainer, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs) * (float("nan") if self.state.global_step < 6 else 1)
+
+    monkeypatch.setattr(StudentTrainer, "compute_loss", poisoned)
+    with pytest.raises(UserError, match="not finite in 6 of 10 updates, so little was learned; lower learning_rate="):
+        fit(student, tmp_path / "run", chains=EIGHT, **LONG)
+    assert not is_checkpoint(tmp_path / "run")
 
 
 def test_skipped_updates_are_counted_over_the_whole_run(

@@ -9,6 +9,7 @@ from socratic.calculator import canonicalise
 from socratic.lm.base import Decoding, Request, TokenSession
 from socratic.lm.causal import CausalLM
 from socratic.lm.engine import EngineLM
+from socratic.lm.plain import PlainLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import solve
@@ -205,6 +206,14 @@ class Recorded(CausalLM):
 
 class RecordedEngine(EngineLM):
     """As `Recorded`, through the engine."""
+
+    def session(self) -> TokenSession:
+        self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
+        return self.kept[-1]
+
+
+class RecordedPlain(PlainLM):
+    """As `Recorded`, one row after the other."""
 
     def session(self) -> TokenSession:
         self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]

@@ -247,6 +247,8 @@ def _stream(solving: Solving, problem: Problem) -> None:
     for event in solving.stream(problem):
         if event.trace is not None:
             out.print(f"({event.trace.stop_reason}, {event.trace.tokens} tokens, {event.trace.seconds:.1f} s)")
+            if event.trace.error:
+                out.print(Text(visible(event.trace.error)), soft_wrap=True)
             break
         if not begun and not event.text.strip() and event.fault is None:
             continue  # white space before a text, or QG's stop

@@ -12,7 +12,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -169,7 +169,7 @@ class TokenSession:
     def fork(self) -> TokenSession:
         """Another session with the same transcript, which goes its own way from here."""
         made = type(self)(self.codec)
-        made.ids, made.cache, made.cached = list(self.ids), copy(self.cache), self.cached
+        made.ids, made.cache, made.cached = list(self.ids), deepcopy(self.cache), self.cached
         return made
 
 
@@ -188,7 +188,8 @@ class Decoding:
         self.forced: deque[int] = deque()
         self.decoded = 0
         if self.limit < 1:
-            self._end("overlong")
+            most = f"{request.lm.name} takes {positions} at most"
+            self._end("overlong", f"{self.start} tokens stand before the {request.kind}, and {most}")
 
     @property
     def ended(self) -> bool:
@@ -227,9 +228,9 @@ class Decoding:
             return  # left to the model
         self.forced.extend(self.codec.text(f"{result}>>"))
 
-    def _end(self, fault: Any) -> None:
+    def _end(self, fault: Any, error: str | None = None) -> None:
         text = self.text()
         self.request.partial = lambda: text  # no longer through this object, which would keep the session alive
         if fault is not None:
             self.session.crop(self.start)
-        self.request.completion = Completion(text, fault, self.decoded)
+        self.request.completion = Completion(text, fault, self.decoded, error)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.tokens import Codec
-from socratic.types import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -20,20 +19,13 @@ class CausalLM(LocalLM):
 
     Rows of different lengths share a batch without padding on the left: row b's next token is written at its own
     position, and its attention reads positions up to that one. Caches are tensors [layers, 2, heads, length, head
-    size], one a session; a step gathers them into one batch, decodes, and hands them back.
+    size], one a session; a step gathers them into one batch, decodes, and hands them back. For models that
+    `takes_grouped_attention` is true of.
     """
 
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
-        from transformers import AttentionInterface
-
-        _check_attention(model.config, name)
-        AttentionInterface.register("socratic_grouped", _grouped_attention)
-        model.set_attn_implementation("socratic_grouped")
-        if model.config._attn_implementation != "socratic_grouped":
-            raise UserError(
-                f"{name} is of type {model.config.model_type}, whose attention cannot be exchanged; "
-                "use a GPT-2-, Llama- or Qwen-type student"
-            )
+        if not takes_grouped_attention(model):
+            raise ValueError(f"{name} needs its own attention; see PlainLM")
         super().__init__(codec, name, model.num_parameters())
         self.model = model.eval()
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -147,18 +139,20 @@ class _BatchCache:
             session.cached = length
 
 
-def _check_attention(config: Any, name: str) -> None:
-    """Raise `UserError` for attention that `_grouped_attention` does not compute."""
+def takes_grouped_attention(model: Any) -> bool:
+    """Give ``model`` `_grouped_attention` in place of its own; False where that is not the same, or is ignored."""
+    from transformers import AttentionInterface
+
+    config = model.config
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     kinds = set(getattr(config, "layer_types", None) or ())
-    if (
-        getattr(config, "attn_logit_softcapping", None)
-        or (window and kinds != {"full_attention"})
-        or kinds - {"full_attention"}
-    ):
-        raise UserError(
-            f"{name} has soft-capped or sliding-window attention, which is not supported; use another student"
-        )
+    if getattr(config, "attn_logit_softcapping", None) or kinds - {"full_attention"}:
+        return False
+    if window and kinds != {"full_attention"}:
+        return False
+    AttentionInterface.register("socratic_grouped", _grouped_attention)
+    model.set_attn_implementation("socratic_grouped")
+    return bool(config._attn_implementation == "socratic_grouped")
 
 
 def _grouped_attention(
@@ -197,7 +191,7 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     greedy = logits.argmax(-1)
     if all(row.request.temperature == 0 for row in rows):
         return greedy.tolist()
-    heat = torch.tensor([row.request.temperature or 1.0 for row in rows], device=logits.device)
+    heat = torch.tensor([row.request.temperature or 1.0 for row in rows], device=logits.device, dtype=torch.float64)
     draws = [
         row.request.rng.random() if row.request.temperature and not (row.forced or row.ended) else 0.0 for row in rows
     ]
@@ -209,10 +203,11 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
 def sample(logits: torch.Tensor, heat: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Inverse transform sampling [rows] from ``logits`` [rows, vocabulary] at temperatures ``heat`` [rows].
 
-    ``draws`` [rows] are uniform in [0, 1), in fp64.
+    ``draws`` [rows] are uniform in [0, 1); both are in fp64.
     """
     import torch
 
-    cumulated = (logits.double() / heat[:, None]).softmax(-1).cumsum(-1)
+    behind = logits.double() - logits.amax(-1, keepdim=True).double()  # so that no temperature makes it overflow
+    cumulated = (behind / heat[:, None]).softmax(-1).cumsum(-1)
     found = torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:], right=True)[:, 0]
     return found.clamp(max=logits.shape[-1] - 1)

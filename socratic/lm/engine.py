@@ -8,7 +8,10 @@ sessions that wait for another model lose theirs and are read again later; nothi
 from __future__ import annotations
 
 import random
+import resource
 import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,7 @@ _SHARE_OF_MEMORY = 0.3
 """Of the memory that is free when a model is loaded, for its KV pages; a pair loads two."""
 _LEAST_POSITIONS = 2048
 """What the pages must hold of one sequence; a longer one than they do hold ends as overlong."""
+_CGROUP = Path("/sys/fs/cgroup")
 _MOST_PAGES = 1 << 16
 """A million positions: more would only be a longer list of free pages."""
 
@@ -227,13 +231,25 @@ def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
     )
 
 
+def _free_memory() -> int:
+    """Bytes that this process may still take: of the machine, its control group, and its address space."""
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # "max" is no number
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, limit - used)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free = min(free, limit - psutil.Process().memory_info().vms)
+    return max(0, free)
+
+
 def _affordable(dense: Dense, name: str) -> int:
     """As many pages as a share of the free memory holds; raises `UserError` where one long sequence does not fit."""
     if dense.device.type == "cuda":
         torch.cuda.empty_cache()  # what torch holds of freed memory would not count as free
         free = torch.cuda.mem_get_info(dense.device)[0]
     else:
-        free = psutil.virtual_memory().available
+        free = _free_memory()
     spare, size = free * _SHARE_OF_MEMORY, page_bytes(dense)
     shortest = min(dense.shape.positions, _LEAST_POSITIONS)
     pages, least = int(spare / size), -(-shortest // PAGE)

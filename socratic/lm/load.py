@@ -39,9 +39,10 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         name, _, url = model.removeprefix(ENDPOINT).partition("@")
         return EndpointLM(name, url or None)
 
-    from socratic.lm.causal import CausalLM
+    from socratic.lm.causal import CausalLM, takes_grouped_attention
     from socratic.lm.dense import unsupported
     from socratic.lm.engine import EngineLM
+    from socratic.lm.plain import PlainLM
     from socratic.lm.seq2seq import Seq2SeqLM
 
     device = device or default_device()
@@ -58,9 +59,12 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     lm: LM
     if network.config.is_encoder_decoder:
         lm = Seq2SeqLM(network, codec, name)
+        lm.note = f"{name} runs through transformers' own layers, which is slower: it is an encoder-decoder"
     elif reason := unsupported(network):
-        lm = CausalLM(network, codec, name)
-        lm.note = f"{name} runs through transformers' own layers, which is slower: {reason}"
+        batched = takes_grouped_attention(network)
+        lm = (CausalLM if batched else PlainLM)(network, codec, name)
+        how = "slower" if batched else "much slower, one problem after the other"
+        lm.note = f"{name} runs through transformers' own layers, which is {how}: {reason}"
     else:
         lm = EngineLM(network, codec, name)
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
@@ -205,6 +209,8 @@ def _check_device(name: str) -> None:
 
     try:
         torch.empty(0, device=name)
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("nothing here was written for it")
     except (RuntimeError, AssertionError) as error:  # the latter from a torch built without CUDA
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(f"device {name!r} cannot be used ({reason}); use cpu, cuda or cuda:N") from None

@@ -11,18 +11,23 @@ from socratic.tokens import Codec
 if TYPE_CHECKING:
     import torch
 
+_MOST_POSITIONS = 4096
+"""Of models without a limit of their own, such as T5: attention scores take memory by the square of the length."""
+_SCORES = 1 << 25
+"""Attention scores of one head that the encoder may hold at once: with 8 heads and in fp32 a gigabyte."""
+
 
 class Seq2SeqLM(LocalLM):
     """A transformers encoder-decoder behind the `LM` interface.
 
     History cannot be reused from turn to turn: an encoder's states all change when the transcript grows. A step decodes
-    all queued requests as one batch to their ends, whatever number of tokens was asked for.
+    all queued requests to their ends, whatever number of tokens was asked for, as many at once as memory allows.
     """
 
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
         super().__init__(codec, name, model.num_parameters())
         self.model = model.eval()
-        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.positions: int = getattr(model.config, "max_position_embeddings", None) or _MOST_POSITIONS
 
     def session(self) -> TokenSession:
         return TokenSession(self.codec)
@@ -30,16 +35,19 @@ class Seq2SeqLM(LocalLM):
     def submit(self, request: Request) -> None:
         assert isinstance(request.session, TokenSession)
         length = len(request.session.ids)
-        fits = self.positions is None or length <= self.positions
-        self._admit(self._decoding(request, self.positions and (length + self.positions if fits else length)))
+        fits = length <= self.positions
+        self._admit(self._decoding(request, length + self.positions if fits else self.positions))
 
     def step(self, tokens: int) -> list[Request]:
         import torch
 
         rows, ended, self._rows, self._ended = self._rows, self._ended, [], []
-        if rows:
+        waiting = sorted(rows, key=lambda row: len(row.session.ids))
+        while waiting:
+            most = max(1, _SCORES // len(waiting[-1].session.ids) ** 2)
+            batch, waiting = waiting[-most:], waiting[:-most]
             with torch.inference_mode():
-                self._decode(rows)
+                self._decode(batch)
         return ended + [row.request for row in rows]
 
     def _decode(self, rows: list[Decoding]) -> None:

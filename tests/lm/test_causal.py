@@ -6,22 +6,33 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import FAMILIES, Recorded, RecordedEngine, byte_tokenizer, causal_model, chain, narrow, problems, solved
+from tiny import (
+    FAMILIES,
+    Recorded,
+    RecordedEngine,
+    RecordedPlain,
+    byte_tokenizer,
+    causal_model,
+    chain,
+    narrow,
+    problems,
+    solved,
+)
 
 from socratic import loops
 from socratic.examples import causal_example
 from socratic.lm.backends import KernelBackend, TorchBackend
 from socratic.lm.base import LM, Request, TokenSession
-from socratic.lm.causal import CausalLM, choose
+from socratic.lm.causal import choose, takes_grouped_attention
 from socratic.tokens import Codec
-from socratic.types import Completion, Problem, UserError
+from socratic.types import Completion, Problem
 
 SHORT: dict[str, Any] = {"max_tokens": 20, "max_rationale_tokens": 30, "max_steps": 3, "calculator": False}
 _TIE = 1e-4
 
 
-WAYS = ("layers", "kernels", "torch")
-"""Transformers' own layers (`CausalLM`), and the engine over compiled kernels and over torch."""
+WAYS = ("layers", "plain", "kernels", "torch")
+"""Transformers' own layers, in batches (`CausalLM`) and alone (`PlainLM`); the engine over kernels and over torch."""
 
 
 class Student:
@@ -33,9 +44,11 @@ class Student:
         self.plain = causal_model(family, self.codec.tokenizer, **made)
         self.model = causal_model(family, self.codec.tokenizer, **made)
 
-    def lm(self) -> Recorded | RecordedEngine:
+    def lm(self) -> Recorded | RecordedPlain | RecordedEngine:
         if self.way == "layers":
             return Recorded(self.model, self.codec, self.family)
+        if self.way == "plain":
+            return RecordedPlain(self.model, self.codec, self.family)
         lm = RecordedEngine(self.model, self.codec, self.family, pages=600)
         assert isinstance(lm.backend, KernelBackend), "this needs a C++ compiler"
         if self.way == "torch":
@@ -208,14 +221,47 @@ def test_what_was_decoded_is_decoded_again_from_the_same_mark(student: Student) 
     assert decode(lm, session) == first
 
 
-def test_a_model_whose_attention_cannot_be_exchanged_is_refused() -> None:
+def gpt_neo(codec: Codec) -> Any:
+    """Its attention cannot be exchanged, and every second layer looks back 8 positions only."""
     from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
+    shape: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "window_size": 8}
+    shape["attention_types"] = [[["global", "local"], 1]]
+    return GPTNeoForCausalLM(GPTNeoConfig(vocab_size=len(codec.tokenizer), max_position_embeddings=512, **shape))
+
+
+def mistral(codec: Codec) -> Any:
+    """With a sliding window."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "sliding_window": 16}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return MistralForCausalLM(MistralConfig(vocab_size=len(codec.tokenizer), **shape, **heads))
+
+
+@pytest.mark.parametrize("make", [gpt_neo, mistral])
+def test_models_of_another_kind_write_what_they_write_alone(make: Any) -> None:
+    import torch
+
+    torch.manual_seed(0)
     codec = Codec(byte_tokenizer("gpt2"))
-    shape: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]}
-    model: Any = GPTNeoForCausalLM(GPTNeoConfig(vocab_size=len(codec.tokenizer), max_position_embeddings=64, **shape))
-    with pytest.raises(UserError, match="neo is of type gpt_neo, whose attention cannot be exchanged"):
-        CausalLM(model, codec, "neo")
+    model = make(codec).eval()
+    assert not takes_grouped_attention(model)
+    lm = RecordedPlain(model, codec, "other")
+    solved(problems(4), "unified", lm=lm, **SHORT)
+    for session in list(lm.kept):
+        ids = torch.tensor([session.ids[: len(session.ids) // 2]])
+        found = lm.session()
+        found.ids = ids[0].tolist()
+        request = Request(lm, found, "answer", 12, calculator=False)
+        lm.submit(request)
+        while request.completion is None:
+            lm.step(5)
+        written = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=codec.end_id
+        )[0, ids.shape[1] :].tolist()
+        end = written.index(codec.end_id) if codec.end_id in written else len(written)
+        assert request.completion.text == codec.decode(written[:end])
 
 
 def test_a_wrapped_model_still_looks_only_back() -> None:
@@ -332,8 +378,9 @@ def test_seeds_and_samples_differ(speaker: Student) -> None:
 
 def test_a_low_temperature_is_nearly_greedy(student: Student) -> None:
     greedy = [t.raw for t in solved(problems(8), "unified", lm=student.lm(), **SHORT)]
-    cold = [t.raw for t in solved(problems(8), "unified", lm=student.lm(), temperature=1e-4, **SHORT)]
-    assert cold == greedy
+    for temperature in (1e-4, 1e-300):
+        cold = [t.raw for t in solved(problems(8), "unified", lm=student.lm(), temperature=temperature, **SHORT)]
+        assert cold == greedy
 
 
 def row(draw: float, temperature: float = 1.0, **state: bool) -> Any:
@@ -377,6 +424,7 @@ def test_positions_that_run_out_are_overlong(family: str, way: str, solver: Any)
     traces = solved(asked, solver, lm=lm, **generous)
     assert traces[-1].stop_reason == "overlong"
     assert (traces[-1].tokens, traces[-1].answer) == (0, None)
+    assert f"tokens stand before the final, and {family} takes 48 at most" in str(traces[-1].error)
     for session, trace in zip(lm.kept, traces, strict=True):
         assert session.cached <= 48
         if trace.answer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_memory_is_checked_before_anything_is_solved(monkeypatch: pytest.MonkeyP
         made(pages=None)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20_000_000))
     assert 64 <= made(pages=None).pages.count < 60_000
+
+
+def test_a_control_groups_memory_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=200_000_000))
+    monkeypatch.setattr(engine, "_CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("10000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    roomy = made(pages=None).pages.count
+    (tmp_path / "memory.max").write_text("30000000\n")
+    assert made(pages=None).pages.count == pytest.approx(roomy / 10, rel=0.01)
 
 
 def test_without_a_compiler_it_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

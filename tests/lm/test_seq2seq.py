@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from tiny import CHAINS, RecordedSeq2Seq, byte_tokenizer, metaspace_tokenizer, problems, said, solved, t5_model
 
 from socratic.examples import slot_examples
+from socratic.lm import seq2seq
 from socratic.lm.base import Request, TokenSession
 from socratic.lm.seq2seq import pad
 from socratic.tokens import Codec
-from socratic.types import UserError
+from socratic.types import Problem, UserError
 
 SHORT: dict[str, Any] = {"max_tokens": 16, "max_rationale_tokens": 24, "max_steps": 3}
 
@@ -40,6 +42,34 @@ def test_text_does_not_depend_on_the_batch(models: list[Any], codec: Codec, solv
             ]
             stops |= {t.stop_reason for t in first}
     assert len(stops) > 2
+
+
+def test_long_transcripts_are_read_a_few_at_a_time(
+    models: list[Any], codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raws() -> list[str]:
+        return [t.raw for t in solved(problems(6), "unified", lm=RecordedSeq2Seq(models[0], codec, "t5"), **SHORT)]
+
+    whole, rows = raws(), list[int]()
+    decode = RecordedSeq2Seq._decode
+
+    def counting(self: Any, batch: list[Any]) -> None:
+        rows.append(len(batch))
+        decode(self, batch)
+
+    monkeypatch.setattr(RecordedSeq2Seq, "_decode", counting)
+    monkeypatch.setattr(seq2seq, "_SCORES", 20_000)
+    assert raws() == whole
+    assert 1 <= max(rows) < 6
+
+
+def test_what_is_too_long_for_memory_is_overlong(models: list[Any], codec: Codec) -> None:
+    lm = RecordedSeq2Seq(models[0], codec, "t5")
+    lm.positions = 60
+    problem = Problem("p", "d", "test", "x" * 100, "1")
+    trace = solved([problem], "answer", lm=lm, **SHORT)[0]
+    assert (trace.stop_reason, trace.answer) == ("overlong", None)
+    assert re.fullmatch(r"\d{3} tokens stand before the final, and t5 takes 60 at most", trace.error or "")
 
 
 def test_a_slot_is_what_generate_writes(models: list[Any], codec: Codec) -> None:
