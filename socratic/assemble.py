@@ -16,12 +16,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from socratic.answers import score
 from socratic.lm.base import LM
-from socratic.lm.causal import CausalLM, takes_grouped_attention
 from socratic.lm.dense import unsupported
 from socratic.lm.engine import EngineLM
 from socratic.lm.kernels import compiler
 from socratic.lm.load import default_device, has_bf16, load_lm
-from socratic.lm.plain import PlainLM
+from socratic.lm.plain import layers_lm
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.loops import SolveSettings, Solving
 from socratic.prepare import Start, TrainingRun, TrainSettings
@@ -147,7 +146,7 @@ def _solver(model: Any, settings: TrainSettings, codec: Codec) -> LM:
         return Seq2SeqLM(model, codec, "student")
     if _runs_in_engine(model, settings):
         return EngineLM(model, codec, "student")
-    return (CausalLM if takes_grouped_attention(model) else PlainLM)(model, codec, "student")
+    return layers_lm(model, codec, "student")
 
 
 def _arguments(settings: TrainSettings, start: Start, folder: Path) -> Any:

@@ -14,7 +14,27 @@ _INGEST_TOKENS = 8192
 """Most token positions (rows × padded length) ingested in one forward pass: bounds the memory of attention scores."""
 
 
-class CausalLM(LocalLM):
+class LayersLM(LocalLM):
+    """What decoders that run through transformers' own layers share; see `CausalLM` and `PlainLM`."""
+
+    def __init__(self, model: Any, codec: Codec, name: str) -> None:
+        super().__init__(codec, name, model.num_parameters())
+        self.model = model.eval()
+        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
+
+    def session(self) -> TokenSession:
+        return TokenSession(self.codec)
+
+    def submit(self, request: Request) -> None:
+        self._admit(self._decoding(request, self.positions))
+
+    def _part_with_ended(self) -> list[Request]:
+        ended = self._ended + [row.request for row in self._rows if row.ended]
+        self._rows, self._ended = [row for row in self._rows if not row.ended], []
+        return ended
+
+
+class CausalLM(LayersLM):
     """A transformers causal model behind the `LM` interface.
 
     Rows of different lengths share a batch without padding on the left: row b's next token is written at its own
@@ -26,15 +46,7 @@ class CausalLM(LocalLM):
     def __init__(self, model: Any, codec: Codec, name: str) -> None:
         if not takes_grouped_attention(model):
             raise ValueError(f"{name} needs its own attention; see PlainLM")
-        super().__init__(codec, name, model.num_parameters())
-        self.model = model.eval()
-        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
-
-    def session(self) -> TokenSession:
-        return TokenSession(self.codec)
-
-    def submit(self, request: Request) -> None:
-        self._admit(self._decoding(request, self.positions))
+        super().__init__(model, codec, name)
 
     def step(self, tokens: int) -> list[Request]:
         import torch
@@ -43,9 +55,7 @@ class CausalLM(LocalLM):
             if self._rows:
                 self._ingest([row.session for row in self._rows if len(row.session.ids) - row.session.cached > 1])
                 self._decode(self._rows, tokens)
-        ended = self._ended + [row.request for row in self._rows if row.ended]
-        self._rows, self._ended = [row for row in self._rows if not row.ended], []
-        return ended
+        return self._part_with_ended()
 
     def _ingest(self, sessions: list[TokenSession]) -> None:
         """Read all but the last id of each session into its cache, in batches of similar length."""

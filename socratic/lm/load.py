@@ -39,10 +39,9 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         name, _, url = model.removeprefix(ENDPOINT).partition("@")
         return EndpointLM(name, url or None)
 
-    from socratic.lm.causal import CausalLM, takes_grouped_attention
     from socratic.lm.dense import unsupported
     from socratic.lm.engine import EngineLM
-    from socratic.lm.plain import PlainLM
+    from socratic.lm.plain import PlainLM, layers_lm
     from socratic.lm.seq2seq import Seq2SeqLM
 
     device = device or default_device()
@@ -61,9 +60,8 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         lm = Seq2SeqLM(network, codec, name)
         lm.note = f"{name} runs through transformers' own layers, which is slower: it is an encoder-decoder"
     elif reason := unsupported(network):
-        batched = takes_grouped_attention(network)
-        lm = (CausalLM if batched else PlainLM)(network, codec, name)
-        how = "slower" if batched else "much slower, one problem after the other"
+        lm = layers_lm(network, codec, name)
+        how = "much slower, one problem after the other" if isinstance(lm, PlainLM) else "slower"
         lm.note = f"{name} runs through transformers' own layers, which is {how}: {reason}"
     else:
         lm = EngineLM(network, codec, name)

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
-from socratic.lm.causal import choose
+from socratic.lm.base import Decoding, Request
+from socratic.lm.causal import CausalLM, LayersLM, choose, takes_grouped_attention
 from socratic.tokens import Codec
 
 
-class PlainLM(LocalLM):
+class PlainLM(LayersLM):
     """A transformers causal model behind the `LM` interface, with its own attention and its own kind of cache.
 
     Each session keeps its cache as long as it only grows; where it was cropped, it is read again.
     """
-
-    def __init__(self, model: Any, codec: Codec, name: str) -> None:
-        super().__init__(codec, name, model.num_parameters())
-        self.model = model.eval()
-        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
-
-    def session(self) -> TokenSession:
-        return TokenSession(self.codec)
-
-    def submit(self, request: Request) -> None:
-        self._admit(self._decoding(request, self.positions))
 
     def step(self, tokens: int) -> list[Request]:
         import torch
@@ -34,9 +23,7 @@ class PlainLM(LocalLM):
                 for _ in range(tokens):
                     if not row.ended:
                         self._advance(row)
-        ended = self._ended + [row.request for row in self._rows if row.ended]
-        self._rows, self._ended = [row for row in self._rows if not row.ended], []
-        return ended
+        return self._part_with_ended()
 
     def _advance(self, row: Decoding) -> None:
         """Read what the session's cache has not, and write one token."""
@@ -52,3 +39,8 @@ class PlainLM(LocalLM):
         row.push(choose(logits[:, -1], [row])[0])
         while row.forced and not row.ended:
             row.push(-1)
+
+
+def layers_lm(model: Any, codec: Codec, name: str) -> LayersLM:
+    """``model`` through its own layers: in batches where its attention allows it, else one row after the other."""
+    return (CausalLM if takes_grouped_attention(model) else PlainLM)(model, codec, name)
