@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 from collections.abc import Iterator
@@ -24,8 +25,10 @@ SETTINGS = SolveSettings.parse({"max_tokens": 40, "max_steps": 4, "temperature":
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two machines of one core each, played by this one."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two machines of one core each, played by this one; pytest's processes wait here for each other."""
+    turn = (tmp_path_factory.getbasetemp().parent / "cluster.lock").open("w")
+    fcntl.flock(turn, fcntl.LOCK_EX)
     small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
     made: Any = importlib.import_module("ray.cluster_utils").Cluster(
         initialize_head=True, head_node_args={**small, "include_dashboard": False}
@@ -39,6 +42,7 @@ def cluster() -> Iterator[None]:
     finally:
         ray.shutdown()
         made.shutdown()
+        turn.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def lms(models: dict[str, str]) -> dict[str, LM]:
 
 
 def workers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if any("MapWorker" in word for word in _command(p))]
+    return [p for p in psutil.Process().children(recursive=True) if any("MapWorker" in word for word in _command(p))]
 
 
 def _command(process: psutil.Process) -> list[str]:
