@@ -25,6 +25,10 @@ _FRACTION = re.compile(r"[-+]?[0-9]+/0*[1-9][0-9]*")
 _OPEN = re.compile(r"<<([^<>=]*)=")
 _MARK = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
+_MARKED = "\0"
+_OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
+_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
+_AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 
@@ -142,6 +146,17 @@ def marks(text: str) -> Iterator[Mark]:
     """The complete marks of ``text``, in order."""
     for match in _MARK.finditer(text):
         yield Mark(match[1], match[2], match.start(), match.end())
+
+
+def prose(text: str) -> Iterator[tuple[str, str]]:
+    """Expression and result of each calculation written without a mark, as in ``2 x 3 = 6`` or ``$9 / $27 = 33%``.
+
+    The expression is in the calculator's own signs; one with a per cent sign cannot be computed. Where the result is
+    written as a mark, the calculation is that mark's.
+    """
+    for expression, result in _PROSE.findall(_MARK.sub(_MARKED, text)):
+        if result != _MARKED:
+            yield expression.translate(_AS_TYPED), result.replace(",", "")
 
 
 def canonicalise(text: str) -> str:

@@ -12,14 +12,15 @@ Training and solving both go through this module, so that what a student sees at
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from socratic.store import shipped
-from socratic.types import Chain, Problem, QGSees, Role, UserError
+from socratic.store import read_records, shipped
+from socratic.types import Chain, Problem, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
@@ -27,6 +28,10 @@ SlotKind = Literal["question", "answer", "final"]
 MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
 
 PROMPTS_DIR: Path = shipped("prompts")
+
+Style = Literal["socratic", "cot", "answers", "questions"]
+"""What a teacher writes: sub-questions and answers, a chain of thought, or what is missing of given steps."""
+ReplyForm = Literal["json", "text"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,108 @@ def render_raw(slots: Sequence[str], answer: str | None) -> str:
     """A trace's ``raw``: the texts of all committed slots, one a line, and the final slot behind its marker."""
     body = "\n".join(text.strip() for text in slots)
     return body if answer is None else f"{body}{MARKERS['final']} {answer.strip()}"
+
+
+@dataclass(frozen=True)
+class TeacherPrompt:
+    """What a teacher is told and shown: an instruction, worked examples, and how a hint at the answer is worded."""
+
+    style: Style
+    instruction: str
+    hint: str
+    examples: tuple[Chain, ...]
+
+    def messages(
+        self, problem: Problem, form: ReplyForm, given: Sequence[Step] = (), hint_answer: bool = False
+    ) -> list[dict[str, str]]:
+        """The chat that asks for a chain of ``problem``: instruction, examples, and the problem itself.
+
+        ``given`` are the steps whose questions (style `answers`) or answers (style `questions`) the teacher gets.
+        """
+        reply_form = (PROMPTS_DIR / "formats" / f"{self._shape}-{form}.txt").read_text("utf-8").strip()
+        chat = [{"role": "system", "content": self.instruction.format(format=reply_form).strip()}]
+        for chain in self.examples:
+            chat.append({"role": "user", "content": self._asked(chain.problem(), chain.steps)})
+            chat.append({"role": "assistant", "content": self.reply(chain, form)})
+        asked = self._asked(problem, given)
+        if hint_answer:
+            asked += "\n" + self.hint.format(answer=problem.answer).strip()
+        return [*chat, {"role": "user", "content": asked}]
+
+    def reply(self, chain: Chain, form: ReplyForm) -> str:
+        """The reply that says ``chain``, as an example shows it and `parse_reply` reads it."""
+        if form == "json" and self.style == "cot":
+            return json.dumps({"reasoning": join_rationale([s.answer for s in chain.steps]), "answer": chain.answer})
+        if form == "json":
+            steps = [{"question": step.question, "answer": step.answer} for step in chain.steps]
+            return json.dumps({"steps": steps, "answer": chain.answer}, ensure_ascii=False)
+        _, slots = render_chain(chain, "cot" if self.style == "cot" else "unified")
+        if self.style == "cot":
+            return f"{slots[0].text}{_written(slots[1])}"
+        return "".join(_written(slot) for slot in slots if slot.text).strip()
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of a reply, for servers that hold a model to one."""
+        text = {"type": "string"}
+        step = _object({"question": text, "answer": text})
+        body = {"reasoning": text} if self.style == "cot" else {"steps": {"type": "array", "items": step}}
+        return _object({**body, "answer": text})
+
+    @property
+    def _shape(self) -> str:
+        return "cot" if self.style == "cot" else "steps"
+
+    def _asked(self, problem: Problem, steps: Sequence[Step]) -> str:
+        lines = [render_problem(problem)]
+        if self.style == "answers":
+            lines += [_written(Slot("question", step.question, learned=False)).strip() for step in steps]
+        if self.style == "questions":
+            lines += [_written(Slot("answer", step.answer, learned=False)).strip() for step in steps]
+        return "\n".join(lines)
+
+
+def load_prompt(style: Style, dataset: str, folder: Path | None = None) -> TeacherPrompt:
+    """The prompt of a data set (`generic` where it has none of its own), or one from a user's ``folder``.
+
+    ``folder`` holds ``STYLE.txt`` with the placeholder ``{format}``, and may hold ``hint.txt`` with ``{answer}`` and
+    ``examples.jsonl``, one chain a line. Raises `UserError` for a missing file and a missing or unknown placeholder.
+    """
+    places = [folder] if folder else [PROMPTS_DIR / dataset, PROMPTS_DIR / "generic"]
+    hints = [*places, PROMPTS_DIR / "generic"]
+    examples = next((path for place in places if (path := place / "examples.jsonl").is_file()), None)
+    return TeacherPrompt(
+        style,
+        _template(places, f"{style}.txt", "format"),
+        _template(hints, "hint.txt", "answer"),
+        tuple(read_records(examples, Chain)) if examples else (),
+    )
+
+
+def _template(places: Sequence[Path], name: str, placeholder: str) -> str:
+    path = next((place / name for place in places if (place / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{places[0] / name} does not exist; write it, with the placeholder {{{placeholder}}} in it")
+    text = path.read_text("utf-8")
+    try:
+        found = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; write a brace that is no placeholder twice") from None
+    if unknown := [field for field in found if field != placeholder]:
+        raise UserError(f"{path} has the unknown placeholder {{{unknown[0]}}}; only {{{placeholder}}} is filled in")
+    if not found:
+        raise UserError(f"{path} lacks the placeholder {{{placeholder}}}; put it where that text belongs")
+    return text
+
+
+def _written(slot: Slot) -> str:
+    return f"{MARKERS[slot.kind]}{learned_text(slot.text)}"
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

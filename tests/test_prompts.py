@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -8,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CHAINS, chain
 
-from socratic.prompts import MARKERS, Slot, problem_text, render_chain, render_problem, render_raw
-from socratic.types import Chain, QGSees, Role, UserError
+from socratic import load_problems
+from socratic.curate import check
+from socratic.prompts import MARKERS, Slot, load_prompt, problem_text, render_chain, render_problem, render_raw
+from socratic.tasks.overlap import find_overlaps
+from socratic.types import Chain, Problem, QGSees, Role, Step, UserError
 
 TWO = chain("two", " P ", [(" q1 ", " s1\nt "), ("q2", "s2")], " 70,000 ")
 Q1, S1, Q2, S2 = ("question", "q1"), ("answer", "s1\nt"), ("question", "q2"), ("answer", "s2")
@@ -95,3 +99,67 @@ def test_rendering_strips_texts_and_changes_nothing_else(problem: str, question:
     text, slots = render_chain(chain("c", problem, [(question, answer)], answer), "unified")
     assert text == f"Problem: {problem.strip()}"
     assert [slot.text for slot in slots] == [question.strip(), answer.strip(), "", answer.strip()]
+
+
+def test_a_teachers_chat(tmp_path: Path) -> None:
+    prompt = load_prompt("socratic", "gsm8k")
+    problem = Problem("p", "gsm8k", "train", "How many?", "7")
+    chat = prompt.messages(problem, "text")
+    assert [turn["role"] for turn in chat] == ["system", *["user", "assistant"] * len(prompt.examples), "user"]
+    assert "####" in chat[0]["content"]
+    assert "{" not in chat[0]["content"]
+    assert chat[-1]["content"] == "Problem: How many?"
+    first = chat[2]["content"]
+    assert first.startswith("Q: How many seedlings does the greenhouse have at first?\nA: There are 6*14=<<6*14=84>>84")
+    assert first.endswith("\n#### 111")
+    hinted = prompt.messages(problem, "json", hint_answer=True)
+    assert '{"steps": [' in hinted[0]["content"]
+    assert "The right answer is 7." in hinted[-1]["content"]
+    given = load_prompt("answers", "strategyqa").messages(problem, "text", [Step("Who?", "?"), Step("Why?", "?")])
+    assert given[-1]["content"] == "Problem: How many?\nQ: Who?\nQ: Why?"
+    wanted = load_prompt("questions", "gsm8k").messages(problem, "text", [Step("?", "Ann."), Step("?", "So.")])
+    assert wanted[-1]["content"] == "Problem: How many?\nA: Ann.\nA: So."
+
+
+@pytest.mark.parametrize("dataset", ["gsm8k", "svamp", "strategyqa", "generic"])
+def test_worked_examples_are_right(dataset: str) -> None:
+    examples = load_prompt("socratic", dataset).examples
+    assert len(examples) >= 4
+    for example in examples:
+        assert check(example) is None, example.problem_id
+        assert all(step.question[-1] == "?" and not step.answer[-1].isalnum() for step in example.steps)
+    assert {example.dataset for example in examples} == {dataset}
+
+
+@pytest.mark.parametrize("dataset", ["gsm8k", "svamp", "strategyqa", "multiarith", "addsub", "singleeq"])
+def test_worked_examples_stand_in_no_data_set(dataset: str, data_dir: Path) -> None:
+    names = ("gsm8k", "svamp", "strategyqa", "generic")
+    own = [example.problem() for name in names for example in load_prompt("socratic", name).examples]
+    for split in ("train", "dev", "test"):
+        problems = load_problems(dataset, split, data_dir)
+        assert not find_overlaps(own, problems).found
+
+
+def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "socratic.txt").write_text("Ask. {format}\nWrite {{x}} so.")
+    prompt = load_prompt("socratic", "gsm8k", tmp_path)
+    assert prompt.examples == ()
+    chat = prompt.messages(Problem("p", "d", "train", "1?", "1"), "text", hint_answer=True)
+    assert chat[0]["content"].startswith("Ask. Reply in lines")
+    assert chat[0]["content"].endswith("Write {x} so.")
+    with pytest.raises(UserError, match=r"cot\.txt does not exist; write it, with the placeholder \{format\} in it"):
+        load_prompt("cot", "gsm8k", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Ask.", r"socratic\.txt lacks the placeholder \{format\}; put it where"),
+        ("Ask. {format} {problem}", r"has the unknown placeholder \{problem\}; only \{format\} is filled in"),
+        ("Ask. {format} {", r"socratic\.txt: .*; write a brace that is no placeholder twice"),
+    ],
+)
+def test_placeholders_are_checked(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "socratic.txt").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_prompt("socratic", "gsm8k", tmp_path)

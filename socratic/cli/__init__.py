@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, runs, students
+from socratic.cli import data, recipes, runs, students, teaching
 from socratic.cli.shared import complain, err
 from socratic.types import UserError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data.data_app, name="data")
 for command in (
+    teaching.curate,
     students.train,
     students.merge,
     students.solve,

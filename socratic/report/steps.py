@@ -16,18 +16,13 @@ from typing import Any
 from rich.table import Table
 
 from socratic.answers import extract
-from socratic.calculator import agrees, calculate, marks
+from socratic.calculator import agrees, calculate, marks, prose
 from socratic.evaluate import Run
 from socratic.report.tables import new_table, percent, text
 from socratic.types import CalculatorError, Chain, Problem, Step, Trace
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _NOT_ASKING = ("cot", "answer")
-_MARK = re.compile(r"<<[^<>]*>>")
-_MARKED = "\0"
-_OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
-_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
-_AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 
 
 @dataclass(frozen=True)
@@ -161,9 +156,8 @@ def _calculations(text: str) -> Iterator[tuple[bool, bool]]:
     """For each calculation in a text: is it written as a mark, and is it right (or not to be computed)?"""
     for mark in marks(text):
         yield True, _holds(mark.expr, mark.result)
-    for expression, result in _PROSE.findall(_MARK.sub(_MARKED, text)):
-        if result != _MARKED:
-            yield False, _holds(expression.translate(_AS_TYPED), result.replace(",", ""))
+    for expression, result in prose(text):
+        yield False, _holds(expression, result)
 
 
 def _holds(expression: str, result: str) -> bool:
