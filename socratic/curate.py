@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, get_args
 
-from socratic.answers import score
+from socratic.answers import MAX_DIGITS, score
 from socratic.calculator import disagreements, marks, prose
 from socratic.prompts import problem_text
 from socratic.types import Chain
@@ -165,7 +165,7 @@ def _number_faults(chain: Chain, is_stepwise: bool) -> Iterator[Reason]:
 
 def values(text: str) -> set[Fraction]:
     """The numbers that a text states, in digits or words."""
-    found = {Fraction(number.replace(",", "")) for number in _NUMBER.findall(text)}
+    found = {Fraction(number.replace(",", "")[:MAX_DIGITS]) for number in _NUMBER.findall(text)}
     return found | {_WORDS[word.lower()] for word in _WORD.findall(text)}
 
 

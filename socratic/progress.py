@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from socratic.evaluate import Metrics, Resume, evaluate
+from socratic.lm.base import LM
 from socratic.loops import Solving
 from socratic.prepare import TrainingRun, TrainSettings
+from socratic.prompts import TeacherPrompt
+from socratic.teacher.annotate import Annotation, AskSettings, annotate
+from socratic.teacher.teach import Job, Tally, TeachSettings
 from socratic.train import train
 from socratic.types import Problem, Score, Trace, UserError
 
@@ -52,6 +59,40 @@ def evaluate_with_bar(
         bar.update(task, advance=1, note=f"{right}/{done} right")
 
     return evaluate(problems, solve, out, {**record, **solving.record()}, samples, resume, on_trace)
+
+
+def annotate_with_bar(
+    what: str,
+    jobs: Sequence[Job],
+    settings: TeachSettings,
+    prompt: TeacherPrompt | None,
+    out: Path,
+    how: AskSettings,
+    *,
+    lm: LM | None,
+    console: Console,
+) -> Annotation:
+    """`annotate`; below the bar stand tokens, cost, rate, and what was kept or failed, by reason."""
+    bar, below = _bar(console), Text()
+    task = bar.add_task(what, total=len(jobs), note="")
+    live = Live(Group(bar, below), console=console, refresh_per_second=4)
+    began = time.monotonic()
+
+    def on_change(tally: Tally, tokens: tuple[int, int]) -> None:
+        live.start()  # not before there is something to do
+        rate = tally.asked / (time.monotonic() - began)
+        cost = f", ${how.cost(tokens):.2f}" if how.cost(tokens) else ""
+        bar.update(task, completed=tally.done, note=f"{sum(tokens):,} tokens{cost}, {rate:.1f}/s")
+        failed = [f"{count} {reason.replace('_', ' ')}" for reason, count in tally.failed.most_common()]
+        below.plain = ", ".join([f"{tally.kept} kept", *failed])
+
+    try:
+        return annotate(jobs, settings, prompt, out, how, lm=lm, on_change=on_change)
+    finally:
+        if live.is_started:
+            live.stop()
+            if not console.is_terminal:
+                console.line()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,15 +124,10 @@ class TeacherPrompt:
 
         ``given`` are the steps whose questions (style `answers`) or answers (style `questions`) the teacher gets.
         """
-        reply_form = (PROMPTS_DIR / "formats" / f"{self._shape}-{form}.txt").read_text("utf-8").strip()
-        chat = [{"role": "system", "content": self.instruction.format(format=reply_form).strip()}]
-        for chain in self.examples:
-            chat.append({"role": "user", "content": self._asked(chain.problem(), chain.steps)})
-            chat.append({"role": "assistant", "content": self.reply(chain, form)})
         asked = self._asked(problem, given)
         if hint_answer:
             asked += "\n" + self.hint.format(answer=problem.answer).strip()
-        return [*chat, {"role": "user", "content": asked}]
+        return [*self._openings[form], {"role": "user", "content": asked}]
 
     def reply(self, chain: Chain, form: ReplyForm) -> str:
         """The reply that says ``chain``, as an example shows it and `parse_reply` reads it."""
@@ -153,9 +149,19 @@ class TeacherPrompt:
         body = {"reasoning": text} if self.style == "cot" else {"steps": {"type": "array", "items": step}}
         return _object({**body, "answer": text})
 
-    @property
-    def _shape(self) -> str:
-        return "cot" if self.style == "cot" else "steps"
+    @cached_property
+    def _openings(self) -> dict[ReplyForm, list[dict[str, str]]]:
+        """Instruction and examples, the same for every problem."""
+        return {"json": self._opening("json"), "text": self._opening("text")}
+
+    def _opening(self, form: ReplyForm) -> list[dict[str, str]]:
+        shape = "cot" if self.style == "cot" else "steps"
+        reply_form = (PROMPTS_DIR / "formats" / f"{shape}-{form}.txt").read_text("utf-8").strip()
+        chat = [{"role": "system", "content": self.instruction.format(format=reply_form).strip()}]
+        for chain in self.examples:
+            chat.append({"role": "user", "content": self._asked(chain.problem(), chain.steps)})
+            chat.append({"role": "assistant", "content": self.reply(chain, form)})
+        return chat
 
     def _asked(self, problem: Problem, steps: Sequence[Step]) -> str:
         lines = [render_problem(problem)]

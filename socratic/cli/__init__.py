@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data.data_app, name="data")
 for command in (
+    teaching.teach,
     teaching.curate,
     students.train,
     students.merge,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,6 +17,7 @@ from socratic.report import visible
 from socratic.types import Solver, UserError
 
 if TYPE_CHECKING:
+    from socratic.lm.base import LM
     from socratic.loops import Solving
 
 out = Console(highlight=False, markup=False)
@@ -60,7 +62,7 @@ def make_solving(
     engine: Literal["local", "ray"],
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
-    from socratic.lm.load import default_device, has_bf16, hush_transformers, load_lm
+    from socratic.lm.load import default_device, has_bf16
     from socratic.loops import SolveSettings, Solving
 
     on = None if calculator is None else calculator == "on"
@@ -73,11 +75,7 @@ def make_solving(
         device = "cpu"  # here the students are only described, and a worker may need the GPU
         if dtype == "auto":
             dtype = "bf16" if has_bf16(default_device()) else "fp32"  # the same on every machine
-    with err.status("loading the students"):
-        hush_transformers()
-        models = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys((qg, qa, lm)) if path}
-    for note in filter(None, (model.note for model in models.values())):
-        err.print(note, soft_wrap=True)
+    models = load_models([path for path in (qg, qa, lm) if path], device, dtype)
     places = {place: path for place, path in (("qg", qg), ("qa", qa), ("lm", lm)) if path}
     lms = {place: models[path] for place, path in places.items()}
     if engine == "ray":
@@ -85,6 +83,18 @@ def make_solving(
 
         return RaySolving(settings, lms, places, dtype)
     return Solving(settings, **lms)
+
+
+def load_models(models: Sequence[str], device: str | None, dtype: str) -> dict[str, LM]:
+    """Each of ``models`` loaded once, what is to be known of them said."""
+    from socratic.lm.load import hush_transformers, load_lm
+
+    with err.status("loading the models"):
+        hush_transformers()
+        loaded = {path: load_lm(path, device=device, dtype=dtype) for path in dict.fromkeys(models)}
+    for note in filter(None, (model.note for model in loaded.values())):
+        err.print(note, soft_wrap=True)
+    return loaded
 
 
 def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:

@@ -1,14 +1,204 @@
-"""Commands that make training data."""
+"""Commands that make training data: teach and curate."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from socratic.cli.shared import AsJson, DataDir, columns_table, out, print_json
+from socratic.cli.shared import (
+    AsJson,
+    Columns,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Scheme,
+    Settings,
+    column_names,
+    columns_table,
+    complain,
+    err,
+    load_models,
+    merged_settings,
+    out,
+    print_json,
+)
+from socratic.types import Problem, Step, UserError
+
+if TYPE_CHECKING:
+    from socratic.teacher.annotate import Annotation, AskSettings
+    from socratic.teacher.teach import Job, Lesson
+
+
+def teach(
+    data: Annotated[str, typer.Argument(help="A data set, or a file of your own problems.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of the chains.")],
+    model: Annotated[str | None, typer.Option(help="The teacher's name at its endpoint.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Of the endpoint; else OPENAI_BASE_URL, else OpenAI's.")] = None,
+    lm: Annotated[str | None, typer.Option("--lm", help="A teacher that runs here: MODEL.")] = None,
+    split: str = "train",
+    limit: Limit = None,
+    only_failed_by: Annotated[Path | None, typer.Option(help="Only problems that this run got wrong.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Chains of each problem.")] = 1,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.7 if unset.")] = None,
+    style: Annotated[
+        Literal["socratic", "cot", "answers", "questions", "zero-shot-cot"],
+        typer.Option(help="What is written: both, a chain of thought, or what is missing of given steps."),
+    ] = "socratic",
+    hint_answer: Annotated[bool, typer.Option("--hint-answer", help="Give the right answer as a hint.")] = False,
+    hint_failed: Annotated[
+        bool, typer.Option("--hint-failed", help="Ask once more with that hint where the chain would be rejected.")
+    ] = False,
+    prompt: Annotated[Path | None, typer.Option(help="Folder of your own prompt.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at most; 64 if unset.")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="By the endpoint's Batch API.")] = False,
+    price: Annotated[str | None, typer.Option(help="Dollars a million prompt and reply tokens: 0.15,0.6.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars to spend at most.")] = None,
+    resume: Annotated[
+        Literal["if-possible", "always", "never"], typer.Option(help="What to do with what was begun before.")
+    ] = "if-possible",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what was refused.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate tokens and cost; ask nothing.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    setting: Settings = None,
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    column: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a teacher write chains, few-shot; the same command continues what was interrupted."""
+    from socratic.config import nearest
+    from socratic.progress import annotate_with_bar
+    from socratic.prompts import load_prompt
+    from socratic.teacher.annotate import AskSettings
+    from socratic.teacher.teach import Lesson, TeachSettings
+
+    if (model is None) == (lm is None):
+        raise UserError("give either --model, the teacher's name at an endpoint, or --lm, a teacher that runs here")
+    if lm and (base_url or batch):
+        raise UserError(f"--lm {lm} runs here; leave {'--base-url' if base_url else '--batch'} out")
+    given = {"temperature": temperature, "concurrency": concurrency, "base_url": base_url, "max_cost": max_cost}
+    options = merged_settings(
+        setting,
+        model=model or lm,
+        style=style,
+        hint_answer=hint_answer,
+        hint_failed=hint_failed,
+        resume=resume,
+        retry_failed=retry_failed,
+        batch=batch,
+        **_prices(price),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    known = TeachSettings.model_fields
+    every = [*known, *AskSettings.model_fields]
+    if unknown := [name for name in options if name not in every]:
+        raise UserError(f"unknown setting {unknown[0]!r}; did you mean {nearest(unknown[0], every)!r}?")
+    settings = TeachSettings.parse({name: value for name, value in options.items() if name in known})
+    how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
+    if samples > 1 and settings.temperature == 0:
+        raise UserError(f"--samples {samples} of a greedy teacher are all alike; leave it out, or raise --temperature")
+    jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
+    shown = None if style == "zero-shot-cot" else load_prompt(style, jobs[0].problem.dataset, prompt)
+    if dry_run:
+        _estimate(jobs, Lesson(settings, shown, how.form or "json_schema"), how, as_json)
+        return
+    if out_file.is_dir():
+        raise UserError(f"--out {out_file} is a folder; give the name of a file")
+    loaded = load_models([lm], device, dtype)[lm] if lm else None
+    done = annotate_with_bar(data, jobs, settings, shown, out_file, how, lm=loaded, console=err)
+    _report(done, how, len(jobs), out_file, as_json)
+
+
+def _prices(price: str | None) -> dict[str, float]:
+    if price is None:
+        return {}
+    try:
+        first, second = map(float, price.split(","))
+    except ValueError:
+        raise UserError(f"--price {price!r} is not two numbers with a comma between; give such as 0.15,0.6") from None
+    return {"prompt_price": first, "completion_price": second}
+
+
+def _jobs(
+    data: str,
+    split: str,
+    limit: int | None,
+    only_failed_by: Path | None,
+    samples: int,
+    style: str,
+    data_dir: str | None,
+    split_scheme: str,
+    columns: dict[str, str] | None,
+) -> list[Job]:
+    from socratic.evaluate import load_run
+    from socratic.tasks import load_chains, load_problems
+    from socratic.teacher.teach import Job
+
+    how: dict[str, Any] = {"split_scheme": split_scheme, "columns": columns}
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} leaves no problem to ask for; give 1 or more")
+    problems = load_problems(data, split, data_dir, None if only_failed_by else limit, **how)
+    if only_failed_by:
+        failed = {score.problem_id for score in load_run(only_failed_by).scores if not score.correct}
+        problems = [problem for problem in problems if problem.id in failed][:limit]
+    given: dict[str, tuple[Step, ...]] = {}
+    if style in ("answers", "questions"):
+        given = {chain.problem_id: chain.steps for chain in load_chains(data, split, data_dir, **how)}
+        given |= {problem.id: asked for problem in problems if (asked := _asked(problem)) and style == "answers"}
+        problems = [problem for problem in problems if problem.id in given]
+    if not problems:
+        raise UserError(f"no problem of {data} is left to ask for; choose another --split, --limit or --style")
+    return [Job(problem, sample, given.get(problem.id, ())) for problem in problems for sample in range(samples)]
+
+
+def _asked(problem: Problem) -> tuple[Step, ...]:
+    """StrategyQA's own sub-questions, whether or not its facts line up with them."""
+    return tuple(Step(question, "") for question in problem.metadata.get("decomposition", ()))
+
+
+def _estimate(jobs: list[Job], lesson: Lesson, how: AskSettings, as_json: bool) -> None:
+    from socratic.teacher.estimate import estimate
+
+    prompt_tokens, completion_tokens = estimate(jobs, lesson)
+    cost = how.cost((prompt_tokens, completion_tokens))
+    if as_json:
+        print_json(
+            {"jobs": len(jobs), "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cost": cost}
+        )
+        return
+    out.print(f"{len(jobs):,} requests, about {prompt_tokens:,} tokens of prompts and {completion_tokens:,} of replies")
+    if cost:
+        out.print(f"about {cost:,.2f} dollars")
+
+
+def _report(done: Annotation, how: AskSettings, jobs: int, out_file: Path, as_json: bool) -> None:
+    cost = how.cost(done.tokens)
+    if as_json:
+        print_json({**vars(done), "faults": dict(done.faults), "jobs": jobs, "cost": cost, "out": str(out_file)})
+    else:
+        table = columns_table("", "")
+        table.show_header = False
+        table.add_row("chains", f"{done.chains:,} of {jobs:,}")
+        for reason, count in done.faults.most_common():
+            table.add_row(reason.replace("_", " "), f"{count:,}")
+        if done.unasked:
+            table.add_row("not asked for yet", f"{done.unasked:,}")
+        if done.unknown:
+            table.add_row("sent before a kill, reply lost", f"{done.unknown:,}")
+        table.add_row("tokens", f"{done.tokens[0]:,} of prompts, {done.tokens[1]:,} of replies")
+        if cost:
+            table.add_row("cost", f"{cost:,.4f} dollars")
+        out.print(table)
+    if done.signal:
+        complain("interrupted; the same command continues")
+        raise SystemExit(128 + done.signal)
+    if done.why_stopped:
+        raise UserError(done.why_stopped)
 
 
 def curate(

@@ -23,6 +23,7 @@ ReplyFault = Literal[
 ]
 """Why a reply that was received is no chain. ``other_steps``: what was given was not left as it is."""
 
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```[a-z]*\n(.*?)\n?```\Z", re.DOTALL)
 _LINE = re.compile(
     r"^[ \t]*(?:[-*] +|\d+[.)] +)?(?:\*\*)?(Q|A|Question|Answer)(?: ?\d+)?(?:\*\*)?(:)(?:\*\*)?[ \t]*", re.M
@@ -48,7 +49,8 @@ class Reply:
 def content(raw: Mapping[str, Any]) -> str:
     """The text of a Chat Completions reply; raises `BadReplyError` for one that was cut off, refused or is empty."""
     choice = raw["choices"][0]
-    message = choice.get("message") or {}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
         raise BadReplyError("refused", str(message.get("refusal") or "content filter")[:200])
     if choice.get("finish_reason") == "length":
@@ -56,12 +58,12 @@ def content(raw: Mapping[str, Any]) -> str:
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
         raise BadReplyError("empty")
-    return text
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent, nor written
 
 
 def parse_reply(text: str, style: Style, given: Sequence[Step] = ()) -> Reply:
     """Read a reply in either form; ``given`` as in `TeacherPrompt.messages`. Raises `BadReplyError`."""
-    text = text.strip()
+    text = _THOUGHT.sub("", text).strip()
     if fenced := _FENCE.fullmatch(text):
         text = fenced[1].strip()
     reply = _from_json(text, style) if text.startswith("{") else _from_text(text, style)
