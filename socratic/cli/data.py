@@ -1,4 +1,4 @@
-"""`socratic data`: what data sets there are, their rows, and what two of them share."""
+"""`socratic data`: what data sets there are, their rows, what two of them share, and chains from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from socratic.cli.shared import AsJson, Columns, DataDir, Limit, Scheme, column_names, columns_table, out, print_json
 from socratic.report import visible
-from socratic.types import Chain, Problem
+from socratic.types import Chain, Problem, UserError
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is, and their rows.")
 
@@ -90,6 +90,44 @@ def data_check(
         how = "numbers masked" if found.masked else "as it stands"
         out.print(Text(visible(f"{found.test_id} ~ {found.train_id} ({how}): {found.shared}")), soft_wrap=True)
     out.print(overlaps.sentence(), soft_wrap=True)
+
+
+@data_app.command("import")
+def data_import(
+    file: Annotated[Path, typer.Argument(help="Teacher output: Fine-tune-CoT's, GSM8K-AI-SubQ's, RFT's, or chains.")],
+    data: Annotated[str, typer.Option(help="The data set whose problems it is about.")],
+    chains: Annotated[Path, typer.Option("--out", help="File of the chains.")],
+    split: Annotated[str, typer.Option(help="train or dev: only chains of its problems are written.")] = "train",
+    kind: Annotated[
+        str | None, typer.Option(help="reasoning-teacher, subq, rejection or chains; told from the file if unset.")
+    ] = None,
+    data_dir: DataDir = None,
+    split_scheme: Scheme = "authors",
+    as_json: AsJson = False,
+) -> None:
+    """Make chains of stored teacher output, right or wrong; `socratic curate` says which to train on.
+
+    A question of the test split is never imported, nor one that the data set does not have.
+    """
+    from socratic.store import write_jsonl
+    from socratic.teacher.stored import import_stored
+
+    if chains.resolve() == file.resolve():
+        raise UserError(f"--out {chains} is the file to be read; choose another")
+    done = import_stored(file, data, split, kind, data_dir, split_scheme)
+    write_jsonl(chains, (chain.to_json() for chain in done.chains))
+    counts = done.counts()
+    if as_json:
+        print_json({"kind": done.kind, **counts})
+        return
+    table = columns_table("", "records", "of all")
+    for name, count in counts.items():
+        if name not in ("records", "problems") and (count or name in ("chains", "test_split")):
+            table.add_row(name.replace("_", " "), f"{count:,}", f"{count / max(1, counts['records']):.1%}")
+    out.print(table)
+    out.print(f"{done.kind}: {counts['chains']:,} chains of {counts['problems']:,} problems ({data}, {split})")
+    if counts["test_split"]:
+        out.print(f"{counts['test_split']:,} records are about questions of a test split and were refused")
 
 
 def _describe(record: Problem | Chain) -> str:
