@@ -5,8 +5,8 @@ The same chats to the same server, in turn, each contestant with a new client:
 - ``socratic``: the whole annotation, from problems through ledger, parsing and checks to the file of chains;
 - ``bare``: an `AsyncOpenAI` loop with as many connections kept alive as are in flight, no retries, nothing stored;
 - ``gather``: `asyncio.gather` over all requests with the SDK's defaults, as most people write it;
-- ``socratic-faults``: the first again, a fifth of the requests failing: 500, 503, resets, cut or odd bodies. No 429: its
-  Retry-After would be what is measured.
+- ``socratic-faults``: the first again, a fifth of the requests failing: 500, 503, resets, cut or odd bodies. No 429, as
+  its Retry-After would be what is measured.
 
 The server (``tests/teacher/fault_server.py``, in a process of its own) shares the cores with the client.
 """
