@@ -78,7 +78,8 @@ def teach(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         raise AssertionError("something was sent")
 
     monkeypatch.setattr("socratic.teacher.client.Endpoint.send", send)
-    file = write_jsonl(tmp_path / "mine.jsonl", *({**PENS, "id": f"p{i}"} for i in range(3)))
+    monkeypatch.chdir(tmp_path)  # a short name, as it stands before the bar
+    file = write_jsonl(Path("mine.jsonl"), *({**PENS, "id": f"p{i}"} for i in range(3)))
 
     def run(*arguments: str | Path, out: Path = tmp_path / "chains.jsonl") -> Result:
         return cli("teach", file, "--out", out, *arguments)
