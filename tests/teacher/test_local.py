@@ -202,24 +202,27 @@ def test_a_template_that_refuses_the_chat_stops_the_run() -> None:
 def test_closing_in_the_middle_leaves_the_model_as_it_was(make: Callable[[], Any]) -> None:
     lm = make()
     step = lm.step
-    computing = threading.Event()
+    go, computing = threading.Event(), threading.Event()
 
-    def noted(tokens: int) -> Any:
-        computing.set()
+    def held(tokens: int) -> Any:
+        if lm.waiting > 1:
+            computing.set()
+            assert go.wait(30)
         ended = step(tokens)
         computing.clear()
         return ended
 
-    lm.step = noted
+    lm.step = held
 
     async def run() -> None:
         teacher = LocalTeacher(lm)
         chats = [{**body(f"{i}?", 1.0), "max_completion_tokens": 900} for i in range(9)]
         sending = [asyncio.create_task(teacher.send(chat, 0)) for chat in chats]
-        while not (lm.waiting > 1 and computing.is_set()):
-            await asyncio.sleep(0)
+        while not computing.is_set():
+            await asyncio.sleep(0.001)
         for one in sending:
             one.cancel()
+        asyncio.get_running_loop().call_later(0.01, go.set)
         await asyncio.wait_for(teacher.close(), 30)
         assert not computing.is_set()
         assert lm.waiting == 0
