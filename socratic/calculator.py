@@ -27,7 +27,8 @@ _MARK = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
 _MARKED = "\0"
 _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
-_PROSE = re.compile(rf"({_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})+) *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
+_CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})++")
+_EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
@@ -154,9 +155,12 @@ def prose(text: str) -> Iterator[tuple[str, str]]:
     The expression is in the calculator's own signs; one with a per cent sign cannot be computed. Where the result is
     written as a mark, the calculation is that mark's.
     """
-    for expression, result in _PROSE.findall(_MARK.sub(_MARKED, text)):
-        if result != _MARKED:
-            yield expression.translate(_AS_TYPED), result.replace(",", "")
+    text, place = _MARK.sub(_MARKED, text), 0
+    while chain := _CHAIN.search(text, place):
+        equals = _EQUALS.match(text, chain.end())
+        place = (equals or chain).end()
+        if equals and equals[1] != _MARKED:
+            yield chain[0].translate(_AS_TYPED), equals[1].replace(",", "")
 
 
 def canonicalise(text: str) -> str:

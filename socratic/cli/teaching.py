@@ -100,6 +100,8 @@ def teach(
         raise UserError(f"unknown setting {unknown[0]!r}; did you mean {nearest(unknown[0], every)!r}?")
     settings = TeachSettings.parse({name: value for name, value in options.items() if name in known})
     how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
+    if lm and settings.extra:
+        raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
     if samples > 1 and settings.temperature == 0:
         raise UserError(f"--samples {samples} of a greedy teacher are all alike; leave it out, or raise --temperature")
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))

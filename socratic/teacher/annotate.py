@@ -18,6 +18,7 @@ from socratic.config import Settings, differences
 from socratic.lm.base import LM
 from socratic.prompts import TeacherPrompt
 from socratic.teacher.client import Endpoint
+from socratic.teacher.estimate import estimate
 from socratic.teacher.faults import crash_point
 from socratic.teacher.ledger import Ledger
 from socratic.teacher.local import LocalTeacher
@@ -128,14 +129,15 @@ async def _ask(
         teacher,
         ledger,
         Pace(how.concurrency),
-        may_spend=lambda under_way: _affordable(how, ledger, under_way),
+        may_spend=lambda under_way: _affordable(how, ledger, under_way, guess),
         retry_failed=how.retry_failed,
         on_change=lambda tally: on_change(tally, ledger.tokens),
     )
     lesson: Lesson | None = None
+    guess = 0.0  # dollars of a reply, before there is any
 
     async def ask() -> None:
-        nonlocal lesson
+        nonlocal lesson, guess
         form: Form | None = how.form or ("text" if prompt is None or lm else _form_before(ledger, settings))
         form = form or await asking.probe(settings)
         crash_point("form-known")
@@ -143,6 +145,7 @@ async def _ask(
         await _check_same(ledger, taught.record(), how.resume)
         crash_point("resume-checked")
         lesson = taught
+        guess = how.cost(estimate(jobs[:1], lesson))
         asking.tally.jobs = len(jobs)
         asking.on_change(asking.tally)
         if how.batch and isinstance(teacher, Endpoint):
@@ -169,12 +172,15 @@ def _form_before(ledger: Ledger, settings: TeachSettings) -> Form | None:
     return before["form"] if before.get("model") == settings.model else None
 
 
-def _affordable(how: AskSettings, ledger: Ledger, under_way: int) -> bool:
-    """Whether one more request keeps within the limit, those under way reckoned to cost what others did."""
+def _affordable(how: AskSettings, ledger: Ledger, under_way: int, guess: float) -> bool:
+    """Whether ``under_way`` requests, the next among them, keep within the limit; each is reckoned at the mean cost.
+
+    Before there is a reply to go by, at ``guess``.
+    """
     if how.max_cost is None:
         return True
     spent = how.cost(ledger.tokens)
-    return spent + under_way * spent / max(1, len(ledger.replied)) < how.max_cost
+    return spent + under_way * (spent / len(ledger.replied) if ledger.replied else guess) <= how.max_cost
 
 
 async def _check_same(ledger: Ledger, wanted: dict[str, Any], resume: str) -> None:

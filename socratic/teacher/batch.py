@@ -140,7 +140,7 @@ class Batches:
                 reasons = [error.message or "" for error in (batch.errors and batch.errors.data) or ()]
                 detail = self.endpoint.redact("; ".join(reasons))[:300]
                 for key in keys:
-                    await self._fail(key, Received("refused", reason="batch_failed", detail=detail))
+                    await self._fail(key, Received("retry", reason="batch_failed", detail=detail))
             crash_point("batch-taken")
             self.brought.update(keys)
             await self.ledger.note_batch(nonce, keys, id, ended=True)

@@ -143,7 +143,8 @@ def _shown(address: str | None) -> str:
 def _secrets(key: str, user: str, password: str) -> list[str]:
     """What must not be kept, as it may stand in a reply; short texts are ordinary words."""
     login = base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
-    return [secret for secret in (key, key[:8] if len(key) >= 20 else "", login, password) if len(secret) >= 8]
+    starts = [key, key[:8]] if len(key) >= 20 else [key] if any(map(str.isdigit, key)) else []  # else a word for none
+    return [secret for secret in (*starts, login, password) if len(secret) >= 8]
 
 
 def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:

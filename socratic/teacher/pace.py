@@ -18,7 +18,7 @@ _LONGEST_GATE = 120.0
 _FIRST_LIMIT = 16
 _TOLERATED = 0.1
 _BREAK_AFTER = 20
-_MOST_BREAKS = 6
+_MOST_BREAKS = 7
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?", re.ASCII)
 
 

@@ -278,12 +278,12 @@ def test_the_first_reply_of_two_stays(ledger: Ledger) -> None:
     assert ledger.tokens == (100, 20)
 
 
-def test_a_batch_that_failed_is_not_handed_in_again(ledger: Ledger) -> None:
+def test_a_batch_that_failed_is_handed_in_three_times(ledger: Ledger) -> None:
     service = Service(status="failed")
     asking = ask(service, ledger, 3)
-    assert (len(service.batches), asking.tally.done, ledger.open_batches()) == (1, 0, [])
+    assert (len(service.batches), asking.tally.done, ledger.open_batches()) == (3, 0, [])
     assert {(f.reason, f.detail, f.final) for f in ledger.failures.values()} == {
-        ("batch_failed", "line 1 is bad [key]; ", True)
+        ("batch_failed", "line 1 is bad [key]; ", False)
     }
 
 

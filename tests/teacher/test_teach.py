@@ -397,11 +397,11 @@ def test_no_more_is_spent_than_allowed(ledger: Ledger) -> None:
         {"prompt_price": 10_000.0, "completion_price": 50_000.0, "max_cost": 9.0}
     )  # 2 dollars a reply
     teacher = in_turn(reply())
-    asking = asked_of(teacher, ledger, 50, most=1, may_spend=lambda under_way: _affordable(how, ledger, under_way))
+    asking = asked_of(teacher, ledger, 50, most=1, may_spend=lambda under_way: _affordable(how, ledger, under_way, 2.0))
     assert asking.why_stopped == "the limit of --max-cost is reached; raise it and run the command again"
     assert (len(teacher.asked), how.cost(ledger.tokens)) == (4, 8)
     more = how.model_copy(update={"max_cost": 21.0})
-    asked_of(teacher, ledger, 50, most=4, may_spend=lambda under_way: _affordable(more, ledger, under_way))
+    asked_of(teacher, ledger, 50, most=4, may_spend=lambda under_way: _affordable(more, ledger, under_way, 2.0))
     assert 18 <= more.cost(ledger.tokens) <= 21
 
 
