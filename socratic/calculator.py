@@ -28,14 +28,14 @@ _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
 _MARKED = "\0"
 _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
 _CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})++")
-_EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED})")
+_EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A complete calculator mark: ``text[start:end]`` is ``<<expr=result>>``."""
+    """A complete calculator mark, ``text[start:end]`` being ``<<expr=result>>``, or a calculation in prose."""
 
     expr: str
     result: str
@@ -149,18 +149,24 @@ def marks(text: str) -> Iterator[Mark]:
         yield Mark(match[1], match[2], match.start(), match.end())
 
 
-def prose(text: str) -> Iterator[tuple[str, str]]:
-    """Expression and result of each calculation written without a mark, as in ``2 x 3 = 6`` or ``$9 / $27 = 33%``.
+def prose(text: str) -> Iterator[Mark]:
+    """Each calculation written without a mark, as in ``2 x 3 = 6`` or ``$9 / $27 = 33%``.
 
     The expression is in the calculator's own signs; one with a per cent sign cannot be computed. Where the result is
     written as a mark, the calculation is that mark's.
     """
-    text, place = _MARK.sub(_MARKED, text), 0
+    text, place = _MARK.sub(lambda mark: _MARKED * len(mark[0]), text), 0
     while chain := _CHAIN.search(text, place):
         equals = _EQUALS.match(text, chain.end())
         place = (equals or chain).end()
-        if equals and equals[1] != _MARKED:
-            yield chain[0].translate(_AS_TYPED), equals[1].replace(",", "")
+        if equals and _MARKED not in equals[1]:
+            yield Mark(chain[0].translate(_AS_TYPED), equals[1].replace(",", ""), chain.start(), place)
+
+
+def holds(calculation: Mark) -> bool:
+    """Whether the expression can be computed, and the written result is its value."""
+    value = _value(calculation.expr)
+    return value is not None and agrees(calculation.result, value)
 
 
 def canonicalise(text: str) -> str:

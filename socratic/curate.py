@@ -15,8 +15,8 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from socratic.answers import MAX_DIGITS, score
-from socratic.calculator import disagreements, marks, prose
-from socratic.prompts import problem_text
+from socratic.calculator import holds, marks, prose
+from socratic.prompts import render_problem
 from socratic.types import Chain
 
 Reason = Literal[
@@ -25,9 +25,9 @@ Reason = Literal[
     "empty_answer",
     "wrong_answer",
     "wrong_mark",
+    "repeated_question",
     "unfounded_number",
     "answer_not_reached",
-    "repeated_question",
     "leaking_question",
     "duplicate",
 ]
@@ -35,7 +35,6 @@ Reason = Literal[
 
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
 _PART = re.compile(rf"{_NUMBER.pattern}|\S")
-_MARK = re.compile(r"<<[^<>]*>>")
 _NAMES = {
     0: "zero",
     1: "one once single",
@@ -76,7 +75,8 @@ _WORDS |= {
 }
 _WORD = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _WORDS), key=len, reverse=True))})\b", re.IGNORECASE)
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
-_CONSTANTS = frozenset([*map(Fraction, _WHOLE), Fraction(1, 10), Fraction(1, 100)])
+_SHARES = ("1/2", "1/4", "3/4", "1/10", "1/100")
+_CONSTANTS = frozenset([*map(Fraction, _WHOLE), *map(Fraction, _SHARES)])
 """What people know without being told: days of a week, minutes of an hour, sides, per cents, what to halve by."""
 
 
@@ -117,7 +117,7 @@ def check(chain: Chain) -> Reason | None:
 
 def _faults(chain: Chain) -> Iterator[Reason]:
     steps = chain.steps
-    asked = [" ".join(step.question.lower().split()) for step in steps]
+    asked = [" ".join(re.findall(r"\w+", step.question.lower())) for step in steps]
     is_stepwise = any(asked)  # a chain of thought asks nothing
     if not steps:
         yield "no_steps"
@@ -128,61 +128,101 @@ def _faults(chain: Chain) -> Iterator[Reason]:
     final = f"#### {chain.final_answer}" if chain.final_answer else ""
     if not score(final, chain.answer, chain.answer_type, chain.metadata.get("choices")).strict:
         yield "wrong_answer"
-    if any(disagreements(step.answer) for step in steps):
+    if any(_has_wrong_mark(step.answer) for step in steps):
         yield "wrong_mark"
-    if chain.answer_type == "number":
-        yield from _number_faults(chain, is_stepwise)
     if is_stepwise and len(set(asked)) < len(asked):
         yield "repeated_question"
+    if chain.answer_type == "number":
+        yield from _number_faults(chain, is_stepwise)
+
+
+def _has_wrong_mark(answer: str) -> bool:
+    """Whether a mark is not closed, cannot be computed, or is miscalculated."""
+    written = list(marks(answer))
+    return not all(map(holds, written)) or max(answer.count("<<"), answer.count(">>")) != len(written)
 
 
 def _number_faults(chain: Chain, is_stepwise: bool) -> Iterator[Reason]:
     """Faults that only numbers can have: facts of a yes/no question bring numbers of their own."""
-    known = values(_text(chain))
-    given = set(known)
+    known = values(render_problem(chain.problem()))
     gold = values(chain.answer)
-    reached = False
+    reached = bool(gold & known)
     leaks = False
     for step in chain.steps:
-        if is_stepwise and gold & (values(step.question) - known):
+        if is_stepwise and gold & {number for _, number in _digits(step.question)} - known:
             leaks = True
-        written = [(mark.expr, mark.result) for mark in marks(step.answer)]
-        for expression, result in [*prose(step.answer), *written]:
-            if all(_known(number, known) for number in values(expression)):
-                known |= values(result)
-            elif (expression, result) in written:
-                yield "unfounded_number"
-        for number in values(_MARK.sub(" ", step.answer)) - known:
-            if not _follows(number, known):
-                yield "unfounded_number"
-            known.add(number)
+        if not _is_founded(step.answer, known):
+            yield "unfounded_number"
         reached = reached or bool(gold & values(step.answer))
-    if not reached and not gold & given:
+    if not reached:
         yield "answer_not_reached"
     if leaks:
         yield "leaking_question"
 
 
+def _is_founded(answer: str, known: set[Fraction]) -> bool:
+    """Whether every number of ``answer``, in the order of the text, follows from those ``known``, which it then joins.
+
+    The result of a calculation follows where its operands are known; that of one in prose only if it is right.
+    """
+    written = list(marks(answer))
+    stated = {place: number for place, number in _stated(answer)}
+    for mark in written:
+        for place in [place for place in stated if mark.start <= place < mark.end]:
+            del stated[place]
+    calculations = {calculation.start: calculation for calculation in (*prose(answer), *written)}
+    for place in sorted(stated.keys() | calculations.keys()):
+        if place in calculations:
+            calculation = calculations[place]
+            operands = values(calculation.expr)
+            if operands and all(_known(number, known) for number in operands):
+                if calculation in written or holds(calculation):
+                    known |= values(calculation.result)
+            elif calculation in written:
+                return False
+        if place in stated:
+            if not _follows(stated[place], known):
+                return False
+            known.add(stated[place])
+    return True
+
+
 def values(text: str) -> set[Fraction]:
     """The numbers that a text states, in digits or words."""
-    found = {Fraction(number.replace(",", "")[:MAX_DIGITS]) for number in _NUMBER.findall(text)}
-    return found | {_WORDS[word.lower()] for word in _WORD.findall(text)}
+    return {number for _, number in _stated(text)}
+
+
+def _stated(text: str) -> Iterator[tuple[int, Fraction]]:
+    """Place and value of each number in digits or words."""
+    yield from _digits(text)
+    yield from ((match.start(), _WORDS[match[0].lower()]) for match in _WORD.finditer(text))
+
+
+def _digits(text: str) -> Iterator[tuple[int, Fraction]]:
+    for match in _NUMBER.finditer(text):
+        yield match.start(), Fraction(match[0].replace(",", "")[:MAX_DIGITS])
 
 
 def equations(chain: Chain) -> tuple[str, ...]:
-    """What a chain calculates, whatever its words: its marks in order, else its answers' numbers, else its answers.
+    """What a chain calculates, whatever its words: its calculations, else its answers' numbers, else its answers.
 
-    The parts of an expression are sorted, so ``3*12`` and ``12 * 3`` are one.
+    Calculations, and the parts of each, are sorted, so ``3*12`` and ``12 * 3.0`` are one, and the order of steps that
+    do not need each other does not matter.
     """
-    written = [mark for step in chain.steps for mark in marks(step.answer)]
+    texts = [step.answer for step in chain.steps]
+    written = [m for text in texts for m in marks(text)] or [m for text in texts for m in prose(text)]
     if written:
-        return tuple(f"{' '.join(sorted(_PART.findall(mark.expr)))} = {mark.result.strip()}" for mark in written)
+        return tuple(sorted(f"{_parts(mark.expr)} = {_parts(mark.result)}" for mark in written))
     numbers = tuple(number for step in chain.steps for number in _NUMBER.findall(step.answer))
-    return numbers or tuple(" ".join(step.answer.lower().split()) for step in chain.steps)
+    if numbers and chain.answer_type == "number":
+        return numbers
+    return tuple(" ".join(step.answer.lower().split()) for step in chain.steps)
 
 
-def _text(chain: Chain) -> str:
-    return problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
+def _parts(expression: str) -> str:
+    """Numbers, each in one form, and signs, sorted."""
+    parts = _PART.findall(expression)
+    return " ".join(sorted(str(next(iter(_digits(part)), (0, part))[1]) for part in parts))
 
 
 def _known(number: Fraction, known: set[Fraction]) -> bool:
@@ -193,13 +233,14 @@ def _known(number: Fraction, known: set[Fraction]) -> bool:
     share = 100 * number
     if number in known or number in _CONSTANTS or not known.isdisjoint({share, 100 - share, share - 100}):
         return True
-    return number.denominator > 1 and any(b and number == a / b for a in known for b in known)
+    return number.denominator > 1 and any(number * b in known for b in known if b)
 
 
 def _follows(number: Fraction, known: set[Fraction]) -> bool:
     """Whether a sub-answer may state ``number``: it is known, or one operation away from two that are."""
     return _known(number, known) or any(
-        number in (a + b, a - b, a * b) or (b and number == a / b) or 100 * number == a * b
+        not known.isdisjoint({number - a, number + a, a - number, number * a})
+        or (a and not known.isdisjoint({number / a, 100 * number / a}))
+        or (number and a / number in known)
         for a in known
-        for b in known
     )

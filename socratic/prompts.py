@@ -132,7 +132,8 @@ class TeacherPrompt:
     def reply(self, chain: Chain, form: ReplyForm) -> str:
         """The reply that says ``chain``, as an example shows it and `parse_reply` reads it."""
         if form == "json" and self.style == "cot":
-            return json.dumps({"reasoning": join_rationale([s.answer for s in chain.steps]), "answer": chain.answer})
+            said = {"reasoning": join_rationale([s.answer for s in chain.steps]), "answer": chain.answer}
+            return json.dumps(said, ensure_ascii=False)
         if form == "json":
             steps = [{"question": step.question, "answer": step.answer} for step in chain.steps]
             return json.dumps({"steps": steps, "answer": chain.answer}, ensure_ascii=False)
@@ -193,7 +194,10 @@ def _template(places: Sequence[Path], name: str, placeholder: str) -> str:
     path = next((place / name for place in places if (place / name).is_file()), None)
     if path is None:
         raise UserError(f"{places[0] / name} does not exist; write it, with the placeholder {{{placeholder}}} in it")
-    text = path.read_text("utf-8")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; convert it") from None
     try:
         found = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
     except ValueError as error:

@@ -138,7 +138,19 @@ def test_what_the_user_has_to_mend_is_one_sentence(
 
 
 def test_a_folder_is_no_file_of_chains(teach: Callable[..., Result], tmp_path: Path) -> None:
-    assert is_a_users_error(teach(*MODEL, out=tmp_path), f"--out {tmp_path} is a folder")
+    assert is_a_users_error(teach(*MODEL, out=tmp_path), f"{tmp_path} is no ordinary file")
+
+
+def test_nothing_that_is_read_is_written_over(cli: Cli, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "chains.jsonl", GOOD.to_json())
+    other, before = tmp_path / "other.jsonl", file.read_text()
+    for arguments in (("--out", file), ("--rejects", file), ("--out", other, "--rejects", other), ("--out", tmp_path)):
+        result = cli("curate", file, *arguments)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+    result = cli("teach", file, "--out", file, *MODEL)
+    assert (result.code, result.err) == (2, f"socratic: {file} is the file to be read; choose another to write\n")
+    assert file.read_text() == before
+    assert not other.exists()
 
 
 def test_a_prompt_without_its_file_or_placeholder(teach: Callable[..., Result], tmp_path: Path) -> None:

@@ -8,9 +8,20 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from socratic.cli.shared import AsJson, Columns, DataDir, Limit, Scheme, column_names, columns_table, out, print_json
+from socratic.cli.shared import (
+    AsJson,
+    Columns,
+    DataDir,
+    Limit,
+    Scheme,
+    check_out,
+    column_names,
+    columns_table,
+    out,
+    print_json,
+)
 from socratic.report import visible
-from socratic.types import Chain, Problem, UserError
+from socratic.types import Chain, Problem
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is, and their rows.")
 
@@ -112,8 +123,7 @@ def data_import(
     from socratic.store import write_jsonl
     from socratic.teacher.stored import import_stored
 
-    if chains.resolve() == file.resolve():
-        raise UserError(f"--out {chains} is the file to be read; choose another")
+    check_out(chains, file)
     done = import_stored(file, data, split, kind, data_dir, split_scheme)
     write_jsonl(chains, (chain.to_json() for chain in done.chains))
     counts = done.counts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -97,12 +98,24 @@ def load_models(models: Sequence[str], device: str | None, dtype: str) -> dict[s
     return loaded
 
 
+def check_out(out_file: Path, *inputs: str | Path) -> None:
+    """Refuse a file to write that is a folder or a device, or one of the files to be read."""
+    if out_file.exists() and not out_file.is_file():
+        raise UserError(f"{out_file} is no ordinary file; give the name of one")
+    if not out_file.parent.is_dir() and out_file.parent.exists():
+        raise UserError(f"{out_file.parent} is a file, not a folder; choose another place for {out_file.name}")
+    if any(Path(path).exists() and out_file.exists() and out_file.samefile(path) for path in inputs):
+        raise UserError(f"{out_file} is the file to be read; choose another to write")
+
+
 def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:
     """The command's own options and its ``--set`` pairs; raises `UserError` where one is given as both."""
     overrides = parse_overrides(setting or [])
     if doubled := sorted(options.keys() & overrides.keys()):
         name = doubled[0]
-        raise UserError(f"--set {name}={overrides[name]!r}: {name} has an option of its own; give --{name}")
+        raise UserError(
+            f"--set {name}={overrides[name]!r}: {name} has an option of its own; give --{name.replace('_', '-')}"
+        )
     return options | overrides
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from socratic.cli.shared import (
     Limit,
     Scheme,
     Settings,
+    check_out,
     column_names,
     columns_table,
     complain,
@@ -26,6 +28,7 @@ from socratic.cli.shared import (
     out,
     print_json,
 )
+from socratic.report import visible
 from socratic.types import Problem, Step, UserError
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ def teach(
     from socratic.teacher.annotate import AskSettings
     from socratic.teacher.teach import Lesson, TeachSettings
 
-    if (model is None) == (lm is None):
+    if bool(model) == bool(lm):
         raise UserError("give either --model, the teacher's name at an endpoint, or --lm, a teacher that runs here")
     if lm and (base_url or batch):
         raise UserError(f"--lm {lm} runs here; leave {'--base-url' if base_url else '--batch'} out")
@@ -102,6 +105,10 @@ def teach(
     how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
     if lm and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
+    try:
+        json.dumps(settings.extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"extra={settings.extra} cannot be sent as JSON ({error}); mend it") from None
     if samples > 1 and settings.temperature == 0:
         raise UserError(f"--samples {samples} of a greedy teacher are all alike; leave it out, or raise --temperature")
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
@@ -109,8 +116,7 @@ def teach(
     if dry_run:
         _estimate(jobs, Lesson(settings, shown, how.form or "json_schema"), how, as_json)
         return
-    if out_file.is_dir():
-        raise UserError(f"--out {out_file} is a folder; give the name of a file")
+    check_out(out_file, data)
     loaded = load_models([lm], device, dtype)[lm] if lm else None
     done = annotate_with_bar(data, jobs, settings, shown, out_file, how, lm=loaded, console=err)
     _report(done, how, len(jobs), out_file, as_json)
@@ -146,8 +152,12 @@ def _jobs(
         raise UserError(f"--limit {limit} leaves no problem to ask for; give 1 or more")
     problems = load_problems(data, split, data_dir, None if only_failed_by else limit, **how)
     if only_failed_by:
-        failed = {score.problem_id for score in load_run(only_failed_by).scores if not score.correct}
-        problems = [problem for problem in problems if problem.id in failed][:limit]
+        run = load_run(only_failed_by)
+        if not run.scores:
+            raise UserError(f"{only_failed_by} is not complete, so nobody knows what failed; finish it first")
+        wrong = {score.problem_id for score in run.scores if not score.correct}
+        failed = {(problem.id, problem.question) for problem in run.problems if problem.id in wrong}
+        problems = [problem for problem in problems if (problem.id, problem.question) in failed][:limit]
     given: dict[str, tuple[Step, ...]] = {}
     if style in ("answers", "questions"):
         given = {chain.problem_id: chain.steps for chain in load_chains(data, split, data_dir, **how)}
@@ -187,7 +197,7 @@ def _report(done: Annotation, how: AskSettings, jobs: int, out_file: Path, as_js
         table.show_header = False
         table.add_row("chains", f"{done.chains:,} of {jobs:,}")
         for reason, count in done.faults.most_common():
-            table.add_row(reason.replace("_", " "), f"{count:,}")
+            table.add_row(visible(reason.replace("_", " ")), f"{count:,}")
         if done.unasked:
             table.add_row("not asked for yet", f"{done.unasked:,}")
         if done.unknown:
@@ -220,6 +230,11 @@ def curate(
     from socratic.types import Chain
 
     name = chains.removeprefix("gold:")
+    for written, others in ((kept_file, [chains]), (rejects, [chains, *filter(None, [kept_file])])):
+        if written:
+            check_out(written, *others)
+    if kept_file and rejects and kept_file.resolve() == rejects.resolve():
+        raise UserError(f"--out and --rejects are both {rejects}; give two files")
     given = load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
     done = sift(given)
     if kept_file:

@@ -156,7 +156,7 @@ def _calculations(text: str) -> Iterator[tuple[bool, bool]]:
     """For each calculation in a text: is it written as a mark, and is it right (or not to be computed)?"""
     for mark in marks(text):
         yield True, _holds(mark.expr, mark.result)
-    for expression, result in prose(text):
+    for expression, result in ((calculation.expr, calculation.result) for calculation in prose(text)):
         yield False, _holds(expression, result)
 
 

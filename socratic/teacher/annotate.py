@@ -179,7 +179,7 @@ def _affordable(how: AskSettings, ledger: Ledger, under_way: int, guess: float) 
     """
     if how.max_cost is None:
         return True
-    spent = how.cost(ledger.tokens)
+    spent = how.cost(ledger.tokens) or guess * len(ledger.replied)  # some servers state no usage
     return spent + under_way * (spent / len(ledger.replied) if ledger.replied else guess) <= how.max_cost
 
 

@@ -28,6 +28,7 @@ _MARK = "socratic"
 _URL = "/v1/chat/completions"
 _MOST_ROUNDS = 3
 _MOST_FAULTS = 5
+_LASTING = (400, 401, 403, 404, 413, 422)
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 Request = tuple[str, Mapping[str, Any]]
@@ -59,7 +60,9 @@ async def ask_in_batches(
             faults = 0
         except (openai.OpenAIError, AttributeError) as error:  # the SDK takes any body for a batch
             faults += 1
-            transient = isinstance(error, openai.APIConnectionError) or getattr(error, "status_code", 500) >= 429
+            transient = (
+                isinstance(error, openai.APIConnectionError) or getattr(error, "status_code", 500) not in _LASTING
+            )
             if not transient or faults == _MOST_FAULTS:
                 said = endpoint.redact(str(error))[:300]
                 asking.stop(f"{endpoint.url} does not take or give batches ({said}); run the command again")
@@ -167,7 +170,8 @@ class Batches:
         if status == 200:
             got = self.endpoint.checked(json.dumps(body), {})
         else:
-            reason = f"status_{status}" if status else str(error.get("code") or "no_response")
+            code = self.endpoint.redact(str(error.get("code") or "no_response"))[:60]
+            reason = f"status_{status}" if type(status) is int else code
             detail = self.endpoint.redact(json.dumps(body or said.get("error")))[:300]
             got = Received("refused" if status in (400, 413, 422) else "retry", reason=reason, detail=detail)
         if got.outcome == "reply":

@@ -16,10 +16,12 @@ _ZERO_SHOT_TOKENS = 150
 def estimate(jobs: Sequence[Job], lesson: Lesson) -> tuple[int, int]:
     """Tokens of prompts and of replies, from the texts' lengths; replies are taken to be as long as the examples'.
 
-    Each job is counted once, without what fails, a hinted second try, or the second turn of zero-shot chain of thought.
+    Each job is counted once, without what fails or a hinted second try. Zero-shot chain of thought has two turns, of
+    which the second reads the first one's reply.
     """
-    prompts = sum(len(json.dumps(next(lesson.conversation(job))["messages"])) for job in jobs)
-    return round(prompts / _CHARACTERS), round(len(jobs) * _reply_tokens(lesson.prompt))
+    prompts = sum(len(json.dumps(next(lesson.conversation(job))["messages"])) for job in jobs) / _CHARACTERS
+    replies = len(jobs) * _reply_tokens(lesson.prompt)
+    return round(prompts if lesson.prompt else 2 * prompts + replies), round(replies)
 
 
 def _reply_tokens(prompt: TeacherPrompt | None) -> float:

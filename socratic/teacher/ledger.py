@@ -76,6 +76,8 @@ class Ledger:
             crash_point("ledger-has-tables")
             self._reader = sqlite3.connect(path)  # which sees no transaction half done
             self._load()
+        except sqlite3.OperationalError as error:  # no room, no permission, held by another
+            raise UserError(f"{path} cannot be used ({error}); mend that and run the command again") from None
         except (sqlite3.Error, ValueError) as error:
             raise self._unreadable(error) from None
         self.full = False
@@ -102,8 +104,9 @@ class Ledger:
 
     def unknown(self) -> int:
         """Requests that were sent and neither answered nor failed, as after a kill."""
-        sql = (
-            "SELECT COUNT(*) FROM attempts a WHERE NOT EXISTS (SELECT 1 FROM replies r WHERE r.key = a.key) "
+        sql = (  # a reply is that to the last attempt
+            "SELECT COUNT(*) FROM attempts a WHERE NOT EXISTS (SELECT 1 FROM replies r WHERE r.key = a.key "
+            "AND a.number = (SELECT MAX(number) FROM attempts WHERE key = a.key)) "
             "AND NOT EXISTS (SELECT 1 FROM failures f WHERE f.key = a.key AND f.number = a.number)"
         )
         (count,) = self._reader.execute(sql).fetchone()
@@ -220,7 +223,7 @@ class Ledger:
                 self.full = False
                 return None
             except Exception as error:
-                if self._base.in_transaction:
+                with suppress(sqlite3.Error):
                     self._base.execute("ROLLBACK")
                 if not (isinstance(error, sqlite3.OperationalError) and _has_no_room(error)):
                     return error  # to whoever waits for one of these writes

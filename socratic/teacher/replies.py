@@ -26,7 +26,7 @@ ReplyFault = Literal[
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```[a-z]*\n(.*?)\n?```\Z", re.DOTALL)
 _LINE = re.compile(
-    r"^[ \t]*(?:[-*] +|\d+[.)] +)?(?:\*\*)?(Q|A|Question|Answer)(?: ?\d+)?(?:\*\*)?(:)(?:\*\*)?[ \t]*", re.M
+    r"^[ \t]*(?:[-*] +|\d+[.)] +)?(?:\*\*)?(Q|A|Question|Answer)(?: ?\d+)?(?:\*\*)?:(?:\*\*)?[ \t]*", re.M
 )
 
 
@@ -107,9 +107,7 @@ def _from_text(text: str, style: Style) -> Reply:
     questions: list[str] = []
     answers: list[str] = []
     pieces = _LINE.split(body)
-    for kind, colon, said in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
-        if not colon:
-            raise BadReplyError("malformed", f"{kind} without a colon")
+    for kind, said in zip(pieces[1::2], pieces[2::2], strict=True):
         (questions if kind.startswith("Q") else answers).append(" ".join(said.split()))
         if not len(answers) <= len(questions) <= len(answers) + 1:
             raise BadReplyError("malformed", "questions and answers do not alternate")

@@ -22,6 +22,7 @@ from socratic.config import Settings
 from socratic.curate import check
 from socratic.prompts import ReplyForm, Style, TeacherPrompt
 from socratic.store import hash_json
+from socratic.tasks.base import gold_chain
 from socratic.tasks.strategyqa import resolve
 from socratic.teacher.client import Outcome, Received
 from socratic.teacher.faults import crash_point
@@ -34,6 +35,7 @@ Form = Literal["json_schema", "json_object", "text"]
 """How an endpoint is asked to reply: held to a schema, to any JSON object, or to nothing."""
 
 _MOST_ATTEMPTS = 12
+_MOST_OVERLOADS = 20
 _REFUSALS = 20
 _UNREACHED = 8
 
@@ -83,6 +85,8 @@ class Teacher(Protocol):
         """Give back what it holds."""
 
 
+_BLANK = Problem("", "", "", "", "")
+
 Conversation = Generator[dict[str, Any], dict[str, Any], Chain]
 
 
@@ -110,14 +114,18 @@ class Lesson:
 
     def record(self) -> dict[str, Any]:
         """What decides the replies, to be compared where an annotation is resumed."""
-        shown = self.prompt and [self.prompt.instruction, self.prompt.hint, *map(Chain.to_json, self.prompt.examples)]
+        shown = self.prompt and [self.prompt.messages(_BLANK, self._reply_form), self.prompt.hint, self.prompt.schema]
         return {**self.settings.model_dump(), "form": self.form, "prompt": hash_json(shown)[:16]}
+
+    @property
+    def _reply_form(self) -> ReplyForm:
+        return "text" if self.form == "text" else "json"
 
     def _turns(self, job: Job, hint_answer: bool) -> Generator[dict[str, Any], dict[str, Any], Reply]:
         if self.prompt is None:
             return (yield from self._zero_shot(job.problem, job.sample))
-        form: ReplyForm = "text" if self.form == "text" else "json"
-        body = self._body(self.prompt.messages(job.problem, form, job.given, hint_answer), job.sample)
+        messages = self.prompt.messages(job.problem, self._reply_form, job.given, hint_answer)
+        body = self._body(messages, job.sample)
         if self.form == "json_schema":
             body["response_format"] = _schema_format("chain", self.prompt.schema)
         elif self.form == "json_object":
@@ -173,24 +181,8 @@ def standing(
 
 
 def _chain(job: Job, settings: TeachSettings, reply: Reply) -> Chain:
-    problem = job.problem
-    metadata: dict[str, Any] = {"split": problem.split}
-    if problem.context is not None:
-        metadata["context"] = problem.context
-    if problem.choices is not None:
-        metadata["choices"] = list(problem.choices)
-    return Chain(
-        problem_id=problem.id,
-        dataset=problem.dataset,
-        question=problem.question,
-        answer=problem.answer,
-        answer_type=problem.answer_type,
-        steps=reply.steps,
-        source=f"teacher:{settings.model}",
-        sample=job.sample,
-        final_answer=reply.answer,
-        metadata=metadata,
-    )
+    chain = gold_chain(job.problem, reply.steps, split=job.problem.split)
+    return replace(chain, source=f"teacher:{settings.model}", sample=job.sample, final_answer=reply.answer)
 
 
 class _StoppedError(Exception):
@@ -222,6 +214,7 @@ class Asking:
         self.tally = Tally()
         self.why_stopped: str | None = None
         self._stopping = asyncio.Event()
+        self._asked: dict[str, asyncio.Lock] = {}
         self._got_one = False
         self._refusals = self._unreached = 0
 
@@ -274,19 +267,26 @@ class Asking:
     async def reply(self, body: Mapping[str, Any], sample: int, attempts: int = _MOST_ATTEMPTS) -> dict[str, Any]:
         """The stored reply, else a new one; raises `_GivenUpError` or `_StoppedError`."""
         key = request_key(body, sample)
+        async with self._asked.setdefault(key, asyncio.Lock()):  # problems that read the same are asked for once
+            return await self._reply(key, body, sample, attempts)
+
+    async def _reply(self, key: str, body: Mapping[str, Any], sample: int, attempts: int) -> dict[str, Any]:
         if (stored := self.ledger.reply(key) if key in self.ledger.replied else None) is not None:
+            await asyncio.sleep(0)  # many stored ones in a row would keep signals and replies waiting
             return stored
         before = self.ledger.failures.get(key)
         if before and before.final and not self.retry_failed:
             raise _GivenUpError(before.reason)
         for attempt in range(attempts):
             got = await self._send(body, sample, key)
-            while got.outcome == "overloaded":  # which says nothing of this request: the pace counts these
-                await self.rest(self.pace.back_off(0))
+            for times in range(_MOST_OVERLOADS):  # which says little of this request: the pace counts these
+                if got.outcome != "overloaded":
+                    break
+                await self.rest(self.pace.back_off(times))
                 got = await self._send(body, sample, key)
             if got.outcome == "reply":
                 return json.loads(got.raw)  # type: ignore[no-any-return]
-            if got.outcome in ("refused", "denied"):
+            if got.outcome in ("refused", "denied", "overloaded"):
                 break
             if attempt < attempts - 1:
                 await self.rest(self.pace.back_off(attempt))
