@@ -106,7 +106,7 @@ class _Outcome:
 Loop = Generator[tuple[LM, Session, SlotKind], Completion, _Outcome]
 
 
-def _sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
+def open_sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
     """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything."""
     ask = qg.session()
     reply = ask if qg is qa and qg_sees == "answers" else qa.session()
@@ -119,7 +119,7 @@ def _sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Sessio
 def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
     """QG asks, QA answers, each as far as nothing is given in its place."""
     out = _Outcome()
-    ask, reply = _sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees)
     sessions = [ask] if ask is reply else [ask, reply]
     marks = [session.mark() for session in sessions]
     out.stop_reason = "max_steps"
@@ -177,7 +177,7 @@ def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Seq
     """
     out = _Outcome()
     error: str | None = None
-    ask, reply = _sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees)
     for number, step in enumerate(gold, start=1):
         mark = ask.mark()
         ask.write_marker("question")
@@ -346,21 +346,13 @@ class Solving:
         started = time.perf_counter()
         wanted = next(job.loop)
         while True:
-            request = self._submit(job, wanted)
-            shown = ""
+            request = self._request(job, wanted)
+            for piece in decode(request):
+                yield Event(request.kind, piece)
+            assert request.completion is not None
+            yield Event(request.kind, done=True, fault=request.completion.fault)
             try:
-                while request.completion is None:
-                    request.lm.step(1)
-                    text = request.partial().rstrip("\ufffd")
-                    if text.startswith(shown) and text != shown:
-                        yield Event(request.kind, text[len(shown) :])
-                        shown = text
-            finally:
-                request.lm.cancel([request])
-            completion = request.completion
-            yield Event(request.kind, completion.text[len(shown) :], done=True, fault=completion.fault)
-            try:
-                wanted = job.loop.send(completion)
+                wanted = job.loop.send(request.completion)
             except StopIteration as stop:
                 job.seconds = time.perf_counter() - started
                 yield Event("trace", trace=self._trace(job, stop.value))
@@ -375,11 +367,19 @@ class Solving:
         rng = random.Random(hashlib.sha256(key.encode()).digest())
         return _Job(problem, sample, self._loop(problem), rng)
 
+    @property
+    def pair(self) -> tuple[LM, LM] | None:
+        """The models that ask and answer; None for a solver without sub-questions."""
+        if self.settings.solver not in ("socratic", "tied", "unified"):
+            return None
+        qg, qa = self._qg or self._lm, self._qa or self._lm
+        assert qg is not None
+        assert qa is not None
+        return qg, qa
+
     def _loop(self, problem: Problem) -> Loop:
-        if self.settings.solver in ("socratic", "tied", "unified"):
-            qg, qa = self._qg or self._lm, self._qa or self._lm
-            assert qg is not None
-            assert qa is not None
+        if self.pair is not None:
+            qg, qa = self.pair
             given = self.intervention.given[problem.id] if self.intervention else NOTHING
             if given.history:
                 return _teacher_forced(problem, qg, qa, self.qg_sees, given.history)
@@ -388,12 +388,18 @@ class Solving:
         return _single(problem, self._lm, with_rationale=self.settings.solver == "cot")
 
     def _submit(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
-        lm, session, kind = wanted
+        request = self._request(job, wanted)
+        request.lm.submit(request)
+        return request
+
+    def _request(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
+        return self.request(*wanted, self.settings.temperature, job.rng)
+
+    def request(self, lm: LM, session: Session, kind: SlotKind, temperature: float, rng: random.Random) -> Request:
+        """A request for a slot as these settings have it; not submitted yet."""
         rationale = self.settings.solver == "cot" and kind == "answer"
         most = self.settings.max_rationale_tokens if rationale else self.settings.max_tokens
-        request = Request(lm, session, kind, most, self.calculator, self.settings.temperature, job.rng)
-        lm.submit(request)
-        return request
+        return Request(lm, session, kind, most, self.calculator, temperature, rng)
 
     def _trace(self, job: _Job, out: _Outcome) -> Trace:
         return Trace(
@@ -410,6 +416,23 @@ class Solving:
             seconds=round(job.seconds, 4),
             version=TRANSCRIPT_VERSION,
         )
+
+
+def decode(request: Request) -> Iterator[str]:
+    """Have one request completed alone; yields its text in pieces as it is written. Left early, it is cancelled."""
+    request.lm.submit(request)
+    shown = ""
+    try:
+        while request.completion is None:
+            request.lm.step(1)
+            text = request.partial().rstrip("\ufffd")
+            if text.startswith(shown) and text != shown:
+                yield text[len(shown) :]
+                shown = text
+    finally:
+        request.lm.cancel([request])
+    if rest := request.completion.text[len(shown) :]:
+        yield rest
 
 
 def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:

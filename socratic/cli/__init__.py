@@ -9,6 +9,7 @@ import typer
 
 from socratic.cli import data, recipes, runs, students, teaching
 from socratic.cli.shared import complain, err
+from socratic.cli.tutor import tutor
 from socratic.types import UserError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ for command in (
     students.train,
     students.merge,
     students.solve,
+    tutor,
     students.evaluate,
     runs.score,
     runs.compare,

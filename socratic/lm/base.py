@@ -40,6 +40,9 @@ class Session(Protocol):
     def crop(self, mark: int) -> None:
         """Forget everything behind ``mark``."""
 
+    def fork(self) -> Session:
+        """Another session with the same transcript, which goes its own way from here."""
+
 
 @dataclass(eq=False)
 class Request:
@@ -59,6 +62,8 @@ class Request:
     rng: random.Random = field(default_factory=random.Random)
     partial: Callable[[], str] = str
     completion: Completion | None = None
+    logprob: float | None = None
+    """Natural logarithm of the decoded tokens' probability at temperature 1, where a local model samples them."""
 
 
 class LM(ABC):

@@ -207,7 +207,12 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     ]
     drawn = sample(logits, heat, torch.tensor(draws, device=logits.device, dtype=torch.float64))
     hot = torch.tensor([row.request.temperature > 0 for row in rows], device=logits.device)
-    return torch.where(hot, drawn, greedy).tolist()
+    chosen = torch.where(hot, drawn, greedy)
+    likely = logits.double().log_softmax(-1).gather(-1, chosen[:, None])[:, 0].tolist()
+    for row, logprob in zip(rows, likely, strict=True):
+        if not (row.forced or row.ended):
+            row.request.logprob = (row.request.logprob or 0.0) + logprob
+    return chosen.tolist()
 
 
 def sample(logits: torch.Tensor, heat: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

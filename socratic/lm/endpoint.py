@@ -40,6 +40,11 @@ class TextSession:
     def crop(self, mark: int) -> None:
         del self.pieces[mark:]
 
+    def fork(self) -> TextSession:
+        made = TextSession()
+        made.pieces = list(self.pieces)
+        return made
+
 
 class EndpointLM(LM):
     """Chat Completions at ``base_url`` (the SDK's own default and ``OPENAI_BASE_URL`` where None).

@@ -1,0 +1,291 @@
+"""Solving by hand: one problem, a tree of steps, and a path through it that QG and QA read as their transcript.
+
+What the students have read stays in their caches: going back crops them, going on appends. A learner may take either
+student's place, which is what the method was named after.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from math import exp
+from pathlib import Path
+from typing import Any, Literal
+
+from socratic import store
+from socratic.answers import score
+from socratic.calculator import Mark, disagreements
+from socratic.lm.base import LM, Request, Session
+from socratic.loops import Solving, decode, open_sessions
+from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
+from socratic.types import Completion, Problem, Score, Step, Trace, UserError
+
+Writer = Literal["student", "person"]
+
+
+@dataclass(eq=False)
+class Node:
+    """A step in the tree, and who wrote its question and its answer."""
+
+    step: Step
+    parent: Node | None = None
+    asked_by: Writer = "student"
+    answered_by: Writer = "student"
+    children: list[Node] = field(default_factory=list)
+
+    def path(self) -> list[Node]:
+        """The nodes from the first step to this one; the root is none of them."""
+        return [*self.parent.path(), self] if self.parent else []
+
+
+class Tutor:
+    """One problem with its students; ``here`` is where the next step goes.
+
+    The solver must ask sub-questions. Raises `UserError` for one that does not.
+    """
+
+    def __init__(self, problem: Problem, solving: Solving) -> None:
+        pair = solving.pair
+        if pair is None:
+            raise UserError(f"solver {solving.settings.solver!r} asks no sub-questions; give --qg and --qa, or tied")
+        self.problem, self.solving = problem, solving
+        self.root = self.here = Node(Step("", ""))
+        self.question: str | None = None
+        self.asked_by: Writer = "student"
+        self.final_answer: str | None = None
+        self.tokens = 0
+        self._qg, self._qa = pair
+        self._draws = 0
+        self._written: list[Node] = []
+        self._marks: list[tuple[int, int]] = []
+        self._open()
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps so far."""
+        return [node.step for node in self.here.path()]
+
+    def ask(self, temperature: float = 0.0) -> Iterator[str]:
+        """QG writes the next sub-question, piece by piece; ``question`` is then that, ``""`` where QG stops.
+
+        It is None where what was written is not usable, and where the caller breaks off.
+        """
+        self.settle()
+        self._ask.write_marker("question")
+        completion = yield from self._decode(self._qg, self._ask, "question", temperature)
+        if completion is not None and completion.fault is None:
+            self.question, self.asked_by = completion.text, "student"
+
+    def put(self, question: str) -> None:
+        """Take a person's sub-question as the next one."""
+        self.settle()
+        self._ask.write_marker("question")
+        self.question, self.asked_by = learned_text(question), "person"
+        self._ask.write_slot(self.question)
+
+    def answer(self, temperature: float = 0.0) -> Iterator[str]:
+        """QA answers the question, piece by piece, and the step joins the tree unless its answer is not usable."""
+        self._begin_answer()
+        completion = yield from self._decode(self._qa, self._reply, "answer", temperature)
+        if completion is not None and completion.fault is None and completion.text.strip():
+            self._join(completion.text, "student")
+        else:
+            self._retreat()
+
+    def put_answer(self, answer: str) -> None:
+        """Take a person's answer to the question; the step joins the tree."""
+        self._begin_answer()
+        self._reply.write_slot(learned_text(answer))
+        self._join(learned_text(answer), "person")
+
+    def alternatives(self, count: int = 16) -> list[tuple[str, float]]:
+        """Sub-questions that QG might ask here, likeliest first, each with the probability of its very words.
+
+        They are what ``count`` samples at temperature 1 came to; ``""`` is QG's stop. Of a model that gives no
+        probabilities it is the share of the samples.
+        """
+        self.settle()
+        requests = []
+        for _ in range(count):
+            session = self._ask.fork()
+            session.write_marker("question")
+            request = self.solving.request(self._qg, session, "question", 1.0, self._rng())
+            self._qg.submit(request)
+            requests.append(request)
+        try:
+            while self._qg.waiting:
+                self._qg.step(8)
+        finally:
+            self._qg.cancel(requests)
+        found: dict[str, float] = {}
+        for request in requests:
+            done = request.completion
+            if done is not None and done.fault is None:
+                text = done.text.strip()
+                share = found.get(text, 0.0) + 1 / count
+                found[text] = share if request.logprob is None else exp(request.logprob)
+        return sorted(found.items(), key=lambda pair: -pair[1])
+
+    def conclude(self) -> Iterator[str]:
+        """QA writes the final answer, piece by piece; ``final_answer`` is then that."""
+        self.settle()
+        self._reply.write_marker("question")
+        self._reply.write_slot("")
+        self._reply.write_marker("final")
+        completion = yield from self._decode(self._qa, self._reply, "final", 0.0)
+        if completion is not None and completion.fault is None:
+            self.final_answer = completion.text.strip()
+        self._retreat()
+
+    def go(self, node: Node) -> None:
+        """Continue behind another node; what the two paths share stays in the caches."""
+        self.here = node
+        self.settle()
+
+    def undo(self) -> None:
+        """Leave out the last step; it stays in the tree."""
+        if self.here.parent is None:
+            raise UserError("there is no step to take back")
+        self.go(self.here.parent)
+
+    def settle(self) -> None:
+        """Leave the question that waits, and have both students read exactly the steps up to ``here``."""
+        path = self.here.path()
+        same = next((i for i, (a, b) in enumerate(zip(path, self._written, strict=False)) if a is not b), None)
+        same = min(len(path), len(self._written)) if same is None else same
+        self._written, self._marks = self._written[:same], self._marks[: same + 1]
+        self._retreat()
+        for node in path[same:]:
+            self._ask.write_marker("question")
+            self._ask.write_slot(learned_text(node.step.question))
+            self.question = learned_text(node.step.question)
+            self._begin_answer()
+            self._reply.write_slot(learned_text(node.step.answer))
+            self._close_step(node, learned_text(node.step.answer))
+
+    def check(self, node: Node) -> list[Mark]:
+        """What its answer calculates wrongly."""
+        return disagreements(node.step.answer)
+
+    def score(self) -> Score | None:
+        """The final answer against the gold one, where both are there."""
+        if self.final_answer is None or not self.problem.answer:
+            return None
+        problem = self.problem
+        return score(f"#### {self.final_answer}", problem.answer, problem.answer_type, problem.choices)
+
+    def trace(self) -> Trace:
+        """The path to ``here`` and the final answer, as a run would record them."""
+        steps = self.steps
+        slots = [text for step in steps for text in (step.question, step.answer)]
+        return Trace(
+            problem_id=self.problem.id,
+            sample=0,
+            solver=self.solving.name,
+            steps=tuple(steps),
+            raw=render_raw(slots, self.final_answer),
+            answer=self.final_answer,
+            stop_reason="finished",
+            error=None,
+            calculator=self.solving.calculator,
+            tokens=self.tokens,
+            seconds=0.0,
+            version=TRANSCRIPT_VERSION,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write problem, tree and place to ``path``."""
+        nodes: list[Node] = []
+        rows: list[dict[str, Any]] = []
+
+        def visit(node: Node, parent: int | None) -> None:
+            place = len(nodes)
+            nodes.append(node)
+            if parent is not None:
+                rows.append({**node.step.to_json(), "parent": parent, "by": [node.asked_by, node.answered_by]})
+            for child in node.children:
+                visit(child, place)
+
+        visit(self.root, None)
+        store.write_json(
+            path,
+            {
+                "problem": self.problem.to_json(),
+                "steps": rows,
+                "here": nodes.index(self.here),
+                "trace": self.trace().to_json(),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path, solving: Solving) -> Tutor:
+        """What `save` wrote, with whatever students; raises `UserError` for another file."""
+        value = store.read_json(path)
+        try:
+            made = cls(Problem.from_json(value["problem"]), solving)
+            nodes = [made.root]
+            for row in value["steps"]:
+                parent = nodes[row["parent"]]
+                node = Node(Step(str(row["question"]), str(row["answer"])), parent, *row["by"])
+                parent.children.append(node)
+                nodes.append(node)
+            made.go(nodes[value["here"]])
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            raise UserError(f"{path} is no saved session ({error!r}); give a file that /save wrote") from None
+        return made
+
+    def _open(self) -> None:
+        """Sessions that have read the problem alone."""
+        self._ask, self._reply = open_sessions(self.problem, self._qg, self._qa, self.solving.qg_sees)
+        self._marks, self._written = [self._mark()], []
+
+    def _begin_answer(self) -> None:
+        if self.question is None or not self.question.strip():
+            raise UserError("there is no question to answer; let one be asked first")
+        if self._reply is not self._ask:
+            self._reply.write_marker("question")
+            self._reply.write_slot(self.question)
+        self._reply.write_marker("answer")
+
+    def _join(self, answer: str, by: Writer) -> None:
+        assert self.question is not None
+        node = Node(Step(self.question.strip(), answer.strip()), self.here, self.asked_by, by)
+        self.here.children.append(node)
+        self.here = node
+        self._close_step(node, answer)
+
+    def _close_step(self, node: Node, answer: str) -> None:
+        if self._reply is not self._ask and self.solving.qg_sees == "answers":
+            self._ask.write_marker("answer")
+            self._ask.write_slot(answer)
+        self._written.append(node)
+        self._marks.append(self._mark())
+        self.question = None
+
+    def _retreat(self) -> None:
+        """Crop both sessions to the last step that is written."""
+        self.question = None
+        for session, mark in zip((self._ask, self._reply), self._marks[-1], strict=True):
+            session.crop(mark)
+
+    def _mark(self) -> tuple[int, int]:
+        return self._ask.mark(), self._reply.mark()
+
+    def _rng(self) -> random.Random:
+        self._draws += 1
+        return random.Random(f"{self.solving.settings.seed}|{self.problem.id}|{self._draws}")
+
+    def _decode(
+        self, lm: LM, session: Session, kind: SlotKind, temperature: float
+    ) -> Generator[str, None, Completion | None]:
+        request: Request = self.solving.request(lm, session, kind, temperature, self._rng())
+        try:
+            yield from decode(request)
+        except BaseException:  # broken off, and nobody knows how far the caches got
+            self._open()
+            self.question = None
+            raise
+        if request.completion is not None:
+            self.tokens += request.completion.tokens
+        return request.completion
