@@ -347,12 +347,15 @@ class Solving:
         wanted = next(job.loop)
         while True:
             request = self._request(job, wanted)
+            shown = 0
             for piece in decode(request):
                 yield Event(request.kind, piece)
-            assert request.completion is not None
-            yield Event(request.kind, done=True, fault=request.completion.fault)
+                shown += len(piece)
+            completion = request.completion
+            assert completion is not None
+            yield Event(request.kind, completion.text[shown:], done=True, fault=completion.fault)
             try:
-                wanted = job.loop.send(request.completion)
+                wanted = job.loop.send(completion)
             except StopIteration as stop:
                 job.seconds = time.perf_counter() - started
                 yield Event("trace", trace=self._trace(job, stop.value))
@@ -419,7 +422,7 @@ class Solving:
 
 
 def decode(request: Request) -> Iterator[str]:
-    """Have one request completed alone; yields its text in pieces as it is written. Left early, it is cancelled."""
+    """Have one request completed alone; yields what is written meanwhile. Left early, it is cancelled."""
     request.lm.submit(request)
     shown = ""
     try:
@@ -431,8 +434,6 @@ def decode(request: Request) -> Iterator[str]:
                 shown = text
     finally:
         request.lm.cancel([request])
-    if rest := request.completion.text[len(shown) :]:
-        yield rest
 
 
 def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:

@@ -74,7 +74,7 @@ class Tutor:
         self.settle()
         self._ask.write_marker("question")
         completion = yield from self._decode(self._qg, self._ask, "question", temperature)
-        if completion is not None and completion.fault is None:
+        if completion.fault is None:
             self.question, self.asked_by = completion.text, "student"
 
     def put(self, question: str) -> None:
@@ -88,7 +88,7 @@ class Tutor:
         """QA answers the question, piece by piece, and the step joins the tree unless its answer is not usable."""
         self._begin_answer()
         completion = yield from self._decode(self._qa, self._reply, "answer", temperature)
-        if completion is not None and completion.fault is None and completion.text.strip():
+        if completion.fault is None and completion.text.strip():
             self._join(completion.text, "student")
         else:
             self._retreat()
@@ -134,7 +134,7 @@ class Tutor:
         self._reply.write_slot("")
         self._reply.write_marker("final")
         completion = yield from self._decode(self._qa, self._reply, "final", 0.0)
-        if completion is not None and completion.fault is None:
+        if completion.fault is None:
             self.final_answer = completion.text.strip()
         self._retreat()
 
@@ -276,16 +276,19 @@ class Tutor:
         self._draws += 1
         return random.Random(f"{self.solving.settings.seed}|{self.problem.id}|{self._draws}")
 
-    def _decode(
-        self, lm: LM, session: Session, kind: SlotKind, temperature: float
-    ) -> Generator[str, None, Completion | None]:
+    def _decode(self, lm: LM, session: Session, kind: SlotKind, temperature: float) -> Generator[str, None, Completion]:
         request: Request = self.solving.request(lm, session, kind, temperature, self._rng())
+        shown = 0
         try:
-            yield from decode(request)
+            for piece in decode(request):
+                yield piece
+                shown += len(piece)
         except BaseException:  # broken off, and nobody knows how far the caches got
             self._open()
             self.question = None
             raise
-        if request.completion is not None:
-            self.tokens += request.completion.tokens
-        return request.completion
+        completion = request.completion
+        assert completion is not None
+        self.tokens += completion.tokens
+        yield completion.text[shown:]
+        return completion

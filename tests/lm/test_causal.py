@@ -384,7 +384,7 @@ def test_a_low_temperature_is_nearly_greedy(student: Student) -> None:
 
 
 def row(draw: float, temperature: float = 1.0, **state: bool) -> Any:
-    request = SimpleNamespace(temperature=temperature, rng=SimpleNamespace(random=lambda: draw))
+    request = SimpleNamespace(temperature=temperature, rng=SimpleNamespace(random=lambda: draw), logprob=None)
     return SimpleNamespace(request=request, forced=state.get("forced"), ended=state.get("ended"))
 
 
@@ -400,6 +400,14 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
             assert chosen.count(token) / 1000 == pytest.approx(probability, abs=0.002)
     for edge in (0.0, 1 - 2**-53):
         assert expected[choose(logits, [row(edge)])[0]] > 0, "an impossible token was drawn"
+
+
+def test_sampled_rows_sum_the_logarithms_of_their_probabilities_at_temperature_1() -> None:
+    import torch
+
+    logits, one = torch.tensor([[0.0, 1.0, -1.0]]), row(0.5, 2.0)
+    expected = sum(logits[0].log_softmax(-1)[choose(logits, [one])[0]].item() for _ in range(3))
+    assert one.request.logprob == pytest.approx(expected)
 
 
 def test_greedy_and_sampled_rows_share_a_batch() -> None:
