@@ -44,11 +44,14 @@ async def ask_in_batches(
     """
     batches = Batches(endpoint, asking.ledger)
     faults = 0
+    counted: tuple[int, int] | None = None
     while asking.why_stopped is None:
         try:
             under_way = await batches.fetch()
-            asking.tally = _tally(asking, jobs, lesson)
-            asking.on_change(asking.tally)
+            known = len(asking.ledger.replied), len(asking.ledger.failures)
+            if known != counted:  # all jobs are looked through, which is not for every poll
+                asking.tally, counted = _tally(asking, jobs, lesson), known
+                asking.on_change(asking.tally)
             if not under_way:
                 missing = _missing(asking, jobs, lesson, batches.brought)
                 if not missing:

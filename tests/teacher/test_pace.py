@@ -197,7 +197,7 @@ def test_those_who_wait_enter_when_the_gate_opens() -> None:
 
 
 def test_waking_all_lets_everyone_in_for_good() -> None:
-    async def run() -> None:
+    async def run() -> int:
         paced = Pace(1)
         await paced.enter()
         paced.close_for(100)
@@ -206,8 +206,9 @@ def test_waking_all_lets_everyone_in_for_good() -> None:
         paced.wake_all()
         paced.close_for(100)  # as by a reply that was under way
         await asyncio.wait_for(asyncio.gather(*waiting), 30)
+        return paced.under_way
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == 6
 
 
 def limits(kind: str, limit: str, remaining: str, reset: str) -> dict[str, str]:

@@ -123,7 +123,8 @@ def test_zero_shot_chains_are_thoughts_with_an_answer_read_by_its_type() -> None
 
 def test_half_of_a_character_pair_does_not_reach_the_next_request() -> None:
     bodies, chain = converse(lesson(None), Job(PENS, 0), "3*12 is \ud83d 36.", "36")
-    json.dumps([bodies, chain.to_json()], ensure_ascii=False).encode()
+    text = json.dumps([bodies, chain.to_json()], ensure_ascii=False)
+    assert text.encode("utf-8", "replace").decode() == text
 
 
 @pytest.mark.parametrize(
