@@ -146,7 +146,6 @@ async def _ask(
         crash_point("resume-checked")
         lesson = taught
         guess = how.cost(estimate(jobs[:1], lesson))
-        asking.tally.jobs = len(jobs)
         asking.on_change(asking.tally)
         if how.batch and isinstance(teacher, Endpoint):
             from socratic.teacher.batch import ask_in_batches

@@ -87,7 +87,7 @@ def _missing(asking: Asking, jobs: Sequence[Job], lesson: Lesson, brought: Count
 
 
 def _tally(asking: Asking, jobs: Sequence[Job], lesson: Lesson) -> Tally:
-    tally = Tally(jobs=len(jobs))
+    tally = Tally()
     for job in jobs:
         request, found = standing(job, lesson, asking.ledger)
         if request is None:

@@ -66,7 +66,6 @@ class Job:
 class Tally:
     """How far an annotation is: ``kept`` chains would pass `curate`, ``failed`` counts the others by reason."""
 
-    jobs: int = 0
     done: int = 0
     kept: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -227,7 +226,6 @@ class Asking:
 
     async def run(self, jobs: Sequence[Job], lesson: Lesson) -> None:
         """Ask for all ``jobs`` that the ledger has no reply to."""
-        self.tally.jobs = len(jobs)
         waiting = iter(jobs)
 
         async def work() -> None:

@@ -229,11 +229,11 @@ def test_all_are_asked_once_and_what_is_stored_never_again(ledger: Ledger) -> No
     teacher = in_turn(reply())
     shown: list[int] = []
     first = asked_of(teacher, ledger, 10, on_change=lambda tally: shown.append(tally.done))
-    assert first.tally == Tally(10, 10, 10, Counter(), 10)
+    assert first.tally == Tally(10, 10, Counter(), 10)
     assert sorted(sample for _, sample in teacher.asked) == list(range(10))
     assert shown == list(range(1, 11))
     again = asked_of(teacher, ledger, 12)
-    assert again.tally == Tally(12, 12, 12, Counter(), 2)
+    assert again.tally == Tally(12, 12, Counter(), 2)
     assert len(teacher.asked) == 12
     assert (ledger.tokens, ledger.unknown(), first.why_stopped) == ((1200, 240), 0, None)
 
