@@ -30,6 +30,8 @@ _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
 _CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})++")
 _EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
+_BEFORE = re.compile(r"[\d.)%–:] ?$|[A-Za-z]$|[-+*/x×÷=] *$")
+_AFTER = re.compile(r" *[-+*/x×÷%=(\d]|[A-Za-z:.,]\d|[A-Z]")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 
@@ -177,9 +179,19 @@ def canonicalise(text: str) -> str:
     return _MARK.sub(_canonical_mark, text)
 
 
-def disagreements(text: str) -> list[Mark]:
-    """The marks whose expression can be computed and whose written result is not its value."""
-    return [mark for mark in marks(text) if (value := _value(mark.expr)) is not None and not agrees(mark.result, value)]
+def checked(text: str) -> Iterator[tuple[Mark, bool]]:
+    """The calculations that can be computed, and whether each result is right: first the marks, then those in prose.
+
+    Of prose, those are left out that another sign or number goes on, as in ``1/2 * 1/2 = 1/4`` and ``9/27 = 33%``.
+    """
+    for found in (*marks(text), *prose(text)):
+        if not text.startswith("<<", found.start) and (
+            _BEFORE.search(text[max(0, found.start - 3) : found.start]) or _AFTER.match(text, found.end)
+        ):
+            continue
+        value = _value(found.expr)
+        if value is not None:
+            yield found, agrees(found.result, value)
 
 
 def _canonical_mark(match: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -59,6 +59,25 @@ def evaluate_with_bar(
         bar.update(task, advance=1, note=f"{right}/{done} right")
 
     return evaluate(problems, solve, out, {**record, **solving.record()}, samples, resume, on_trace)
+
+
+def solve_with_bar(
+    problems: Sequence[Problem],
+    samples: int,
+    solving: Solving,
+    batch_size: int,
+    on_trace: Callable[[Trace], None],
+    console: Console | None,
+) -> None:
+    """Solve all of ``problems``; ``on_trace`` gets each trace as it comes. Without a terminal there is no bar."""
+    jobs = [(problem, sample) for problem in problems for sample in range(samples)]
+    bar = _bar(console or Console(quiet=True))
+    bar.disable = not bar.console.is_terminal
+    task = bar.add_task("solved", total=len(jobs), note="")
+    with bar:
+        for trace in solving.run(jobs, batch_size):
+            on_trace(trace)
+            bar.advance(task)
 
 
 def annotate_with_bar(

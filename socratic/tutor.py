@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from socratic import store
 from socratic.answers import score
-from socratic.calculator import Mark, disagreements
+from socratic.calculator import Mark, checked
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import Solving, decode, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
@@ -166,7 +166,7 @@ class Tutor:
 
     def check(self, node: Node) -> list[Mark]:
         """What its answer calculates wrongly."""
-        return disagreements(node.step.answer)
+        return [mark for mark, right in checked(node.step.answer) if not right]
 
     def score(self) -> Score | None:
         """The final answer against the gold one, where both are there."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socratic.calculator import Mark, agrees, calculate, canonicalise, cut, disagreements, format_result, marks, pending
+from socratic.calculator import Mark, agrees, calculate, canonicalise, checked, cut, format_result, marks, pending
 from socratic.types import CalculatorError
 
 
@@ -247,11 +247,13 @@ def test_every_pending_expression_is_cut_there(text: str) -> None:
         assert cut(text + rest)[-2:] == ["7>>", " is it"]
 
 
-def test_marks_and_disagreements() -> None:
+def test_marks_and_what_is_right_of_them() -> None:
     text = "<<1+1=2>>2 <<2*2=5>>5 <<6//2=3>> <<4= <<3*3=nine>>"
     assert next(marks(text)) == Mark("1+1", "2", 0, 9)
     assert [text[m.start : m.end] for m in marks(text)] == ["<<1+1=2>>", "<<2*2=5>>", "<<6//2=3>>", "<<3*3=nine>>"]
-    assert [m.expr for m in disagreements(text)] == ["2*2", "3*3"]
+    assert [(m.expr, right) for m, right in checked(text)] == [("1+1", True), ("2*2", False), ("3*3", False)]
+    prose = "3 x 4 = 12, 5-2 = 4, $9 / $27 = 33%, 20% * 5 = 1 and 1/0 = 2"
+    assert [(m.expr, right) for m, right in checked(prose)] == [("3 * 4", True), ("5-2", False)]
 
 
 def test_canonicalise_mends_the_form_and_never_the_value() -> None:
@@ -297,7 +299,7 @@ def test_gsm8k_marks(data_dir: Path) -> None:
         before, after = list(marks(step)), list(marks(canonicalise(step)))
         seen += len(before)
         rewritten += sum(a != b for a, b in zip((m.result for m in before), (m.result for m in after), strict=True))
-        wrong += len(disagreements(step))
+        wrong += sum(not right for mark, right in checked(step) if mark in before)
         uncomputable += sum(not _is_computable(mark.expr) for mark in before)
         assert "".join(cut(step)) == step
     assert (seen, rewritten, wrong, uncomputable) == (27_998, 823, 0, 2)

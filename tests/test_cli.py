@@ -120,14 +120,17 @@ def test_the_whole_way_from_chains_to_a_comparison(cli: Cli, chains: Path, tmp_p
     pair = ("--qg", tmp_path / "qg", "--qa", tmp_path / "qa", "--dtype", "fp32")
     solved = cli("solve", CHAINS[0].question, *pair)
     assert solved.code == 0
-    assert solved.out.splitlines()[:5] == [
-        "Q: How many does she sell?",
-        "A: 48/2 = <<48/2=24>>24 clips.",
-        "Q: How many are left?",
-        "A: 48-24 = <<48-24=24>>24 clips.",
+    assert solved.out.splitlines()[:-1] == [
+        f"Problem: {CHAINS[0].question}",
+        "",
+        "1. Q: How many does she sell?",
+        "   A: 48/2 = <<48/2=24>>24 clips. ✓",
+        "2. Q: How many are left?",
+        "   A: 48-24 = <<48-24=24>>24 clips. ✓",
         "#### 24",
+        "",
     ]
-    assert solved.out.splitlines()[5].startswith("(finished, ")
+    assert re.fullmatch(r"\(finished; [1-9]\d* tokens, \d+\.\d s\)", solved.out.splitlines()[-1])
 
     right, short = tmp_path / "right", tmp_path / "short"
     metrics = cli("evaluate", chains, *pair, "--out", right, "--json")
@@ -180,6 +183,52 @@ def test_a_problem_is_read_from_standard_input(cli: Cli, say: Callable[[Script],
     assert result.code == 0
     [trace] = result.lines
     assert (trace["stop_reason"], trace["answer"], len(trace["steps"])) == ("finished", "What? 24", 1)
+    piped = cli("solve", *PAIR, stdin="Ann has 24 clips.\nHow many?\n")
+    assert piped.out.startswith(
+        "Problem: Ann has 24 clips.\n         How many?\n\n1. Q: What? 24\n   A: What? 24\n####"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "ids"),
+    [
+        ("One?\n\n Two?\n", ["stdin/all/00000", "stdin/all/00001"]),
+        ('\n{"no": "One?", "id": "a"}\n{"no": "Two?"}', ["a", "stdin/all/00001"]),
+    ],
+)
+def test_several_problems_are_read_from_standard_input(
+    cli: Cli, say: Callable[[Script], None], lines: str, ids: list[str]
+) -> None:
+    asked = []
+
+    def script(transcript: str, kind: str) -> str:
+        asked.append(transcript)
+        return sure(transcript, kind)
+
+    say(script)
+    named = ("--column", "question=no") if "no" in lines else ()
+    result = cli("solve", "--file", "-", *PAIR, *named, stdin=lines)
+    assert result.out.splitlines() == [f"{id}: 24" for id in ids]
+    assert {text.split("?")[0] for text in asked} == {"Problem: One", "Problem: Two"}
+    assert cli("solve", "--file", "-", *PAIR, "--answer-type", "yesno", stdin="Is it?").out == (
+        "stdin/all/00000: no answer\n"
+    )
+
+
+def test_answers_come_in_the_order_of_the_file(cli: Cli, say: Callable[[Script], None]) -> None:
+    def script(transcript: str, kind: str) -> str:
+        slow = "slow" in transcript and kind == "question" and transcript.count("Q:") < 4
+        return f"{transcript.count('Q:')}?" if slow else sure(transcript, kind)
+
+    say(script)
+    result = cli("solve", "--file", "-", *PAIR, "--samples", "2", "--json", stdin="slow\nquick\n")
+    assert [(line["problem_id"][-1], line["sample"]) for line in result.lines] == [
+        ("0", 0),
+        ("0", 1),
+        ("1", 0),
+        ("1", 1),
+    ]
+    assert [len(line["steps"]) for line in result.lines] == [3, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +304,7 @@ def test_dropped_slots_are_marked_in_the_stream(cli: Cli, say: Callable[[Script]
     result = cli("solve", "How many?", *PAIR, "--set", "max_tokens=20")
     assert result.code == 0
     assert "[dropped: overlong]" in result.out
-    assert "(overlong, " in result.out
+    assert "(stopped at a text that did not end in time (overlong); " in result.out
 
 
 def damaged_chains(tmp_path: Path, _: Path) -> tuple[list[Any], str]:
@@ -344,7 +393,8 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
         ((*TRAIN, "--seed", "1", "--set", "seed=2"), "--set seed=2: seed has an option of its own; give --seed"),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
-        (("solve",), "give either the problem's text or --file, and not both"),
+        (("solve",), "the problem is empty; give its text, or --file"),
+        (("solve", "--file", "-", *PAIR), "standard input is empty; it needs at least one record"),
         (("solve", "x", "--file", "CHAINS"), "give either the problem's text or --file, and not both"),
         (("solve", "  ", *PAIR), "the problem is empty"),
         (("solve", "-", *PAIR), "the problem is empty"),
@@ -469,6 +519,33 @@ def test_an_interrupted_evaluation_continues_with_the_same_command(
     assert cli(*command, "--json").json["problems"] == 3
     assert (tmp_path / "traces.jsonl").read_text().startswith(traces)
     assert (tmp_path / "traces.jsonl").read_text().count("\n") == 3
+
+
+def pressing(times: int) -> Script:
+    """As `sure`, but Ctrl-C is pressed when it writes its ``times``-th final answer."""
+    finals = iter(range(1, 99))
+
+    def script(transcript: str, kind: str) -> str:
+        if kind == "final" and next(finals) == times:
+            raise KeyboardInterrupt
+        return sure(transcript, kind)
+
+    return script
+
+
+def test_ctrl_c_shows_what_is_solved(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(pressing(3))
+    result = cli("solve", "--file", "-", *PAIR, "--batch-size", "1", stdin="One?\nTwo?\nThree?\n")
+    assert (result.code, result.out) == (130, "stdin/all/00000: 24\nstdin/all/00001: 24\n")
+    assert result.err == "socratic: interrupted; 2 of 3 problems are solved and shown\n"
+    say(pressing(3))
+    result = cli("solve", "--file", "-", *PAIR, "--batch-size", "1", "--samples", "2", "--json", stdin="One?\nTwo?\n")
+    assert (result.code, [line["sample"] for line in result.lines]) == (130, [0, 1])
+    assert "interrupted; 1 of 2 problems" in result.err
+    say(pressing(1))
+    result = cli("solve", "One?", *PAIR)
+    assert (result.code, result.err) == (130, "socratic: interrupted before the problem was solved\n")
+    assert result.out.startswith("Problem: One?\n\n1. Q: What? 24\n")
 
 
 def test_where_the_errors_came_from_is_one_command(

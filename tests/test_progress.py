@@ -1,4 +1,4 @@
-"""Trainings side by side in processes of their own."""
+"""Trainings side by side in processes of their own, and a bar over what is solved."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tiny import problems
 
 from socratic.lm.checkpoint import is_checkpoint, read_card
+from socratic.lm.scripted import ScriptedLM
+from socratic.loops import SolveSettings, Solving
 from socratic.prepare import TrainingRun, TrainSettings
-from socratic.progress import Training, train_with_bars
+from socratic.progress import Training, solve_with_bar, train_with_bars
 from socratic.tasks import load_chains
-from socratic.types import Role, UserError
+from socratic.tokens import Codec
+from socratic.types import Role, Trace, UserError
 
 
 def training(role: Role, student: str, out: Path) -> Training:
@@ -84,3 +88,14 @@ def test_one_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     todo = [training("cot", "scratch:llama-micro", tmp_path / name) for name in ("a", "b")]
     with pytest.raises(UserError, match=r"the training of .* was killed \(signal 9\), .*the same command continues it"):
         train_with_bars(todo, 2, Console(file=io.StringIO()))
+
+
+def test_a_bar_counts_what_is_solved_where_there_is_a_terminal(exact: Codec) -> None:
+    solving = Solving(SolveSettings.parse({"solver": "answer"}), lm=ScriptedLM(exact, lambda transcript, kind: "7"))
+    for is_terminal in (True, False):
+        found: list[Trace] = []
+        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=80)
+        solve_with_bar(problems(3), 2, solving, 1, found.append, console)
+        assert [trace.sample for trace in found] == [0, 1] * 3
+        assert isinstance(console.file, io.StringIO)
+        assert ("100%" in console.file.getvalue()) is is_terminal

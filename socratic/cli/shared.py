@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -150,5 +149,5 @@ def print_pairs(values: dict[str, Any]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    """One line of JSON, at once and past any progress bar."""
+    print(json.dumps(value), file=out.file, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from socratic.cli.paint import paint_solution
 from socratic.cli.runs import print_run
 from socratic.cli.shared import (
     QA,
@@ -32,6 +34,7 @@ from socratic.cli.shared import (
     SolverOption,
     Temperature,
     column_names,
+    complain,
     err,
     make_solving,
     merged_settings,
@@ -102,8 +105,11 @@ def merge(
 
 def solve(
     text: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
-    answer_type: Annotated[AnswerType, typer.Option(help="Of the problem given as text.")] = "number",
-    file: Annotated[str | None, typer.Option(help="Problems, as .jsonl, .json or .csv.")] = None,
+    answer_type: Annotated[AnswerType, typer.Option(help="Of problems given as text.")] = "number",
+    file: Annotated[
+        str | None,
+        typer.Option(help="Problems, as .jsonl, .json or .csv; - reads JSON or plain lines from standard input."),
+    ] = None,
     solver: SolverOption = "socratic",
     qg: QG = None,
     qa: QA = None,
@@ -120,7 +126,12 @@ def solve(
     column: Columns = None,
     as_json: AsJson = False,
 ) -> None:
-    """Solve one problem, streamed, or a file of them; --json prints traces."""
+    """Solve one problem, streamed, or a file of them, in its order; --json prints traces.
+
+    Without a problem or --file, standard input is the problem.
+    """
+    if text is None and file is None and not sys.stdin.isatty():
+        text = "-"
     if (text is None) == (file is None):
         raise UserError("give either the problem's text or --file, and not both")
     if column and file is None:
@@ -128,27 +139,25 @@ def solve(
     if engine == "ray" and file is None:
         raise UserError("--engine ray is for the problems of a --file; leave it out")
     if file is not None:
-        from socratic.tasks import read_questions
+        from socratic.tasks import read_lines, read_questions
 
-        problems = read_questions(file, column_names(column))
+        columns = column_names(column)
+        problems = read_lines(_read_stdin(), answer_type, columns) if file == "-" else read_questions(file, columns)
     else:
         words = _read_stdin() if text == "-" else str(text)
         if not words.strip():
-            raise UserError("the problem is empty; give its text")
+            raise UserError("the problem is empty; give its text, or --file")
         problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
-    if not as_json and file is None and samples == 1:
-        _stream(solving, problems[0])
+    if as_json or file is not None or samples > 1:
+        _solve_all(solving, problems, samples, batch_size, as_json)
         return
-    named = {problem.id: problem for problem in problems}
-    found: dict[str, list[Trace]] = {}
-    for trace in solving.run(((p, k) for p in problems for k in range(samples)), batch_size):
-        if as_json:
-            print_json(trace.to_json())
-        else:
-            found.setdefault(trace.problem_id, []).append(trace)
-            if len(found[trace.problem_id]) == samples:
-                _print_answers(named[trace.problem_id], found[trace.problem_id])
+    try:
+        paint_solution(out, problems[0], solving.stream(problems[0]))
+    except KeyboardInterrupt:
+        out.print()
+        complain("interrupted before the problem was solved")
+        raise SystemExit(130) from None
 
 
 def evaluate(
@@ -236,32 +245,42 @@ def _read_stdin() -> str:
         words = sys.stdin.read()
         words.encode()  # what was no UTF-8 may have been let through as lone surrogates
     except UnicodeError:
-        raise UserError("standard input is not UTF-8; convert the problem's text") from None
+        raise UserError("standard input is not UTF-8; convert it") from None
     return words
 
 
-def _stream(solving: Solving, problem: Problem) -> None:
-    """One problem in the terminal, as it is written."""
-    labels = {"question": "Q: ", "answer": "A: ", "final": "#### "}
-    begun = False
-    for event in solving.stream(problem):
-        if event.trace is not None:
-            out.print(f"({event.trace.stop_reason}, {event.trace.tokens} tokens, {event.trace.seconds:.1f} s)")
-            if event.trace.error:
-                out.print(Text(visible(event.trace.error)), soft_wrap=True)
-            break
-        if not begun and not event.text.strip() and event.fault is None:
-            continue  # white space before a text, or QG's stop
-        text = event.text if begun else labels[event.kind] + event.text.lstrip()
-        begun = True
-        out.print(Text(visible(text)), end="", soft_wrap=True)
-        if event.done:
-            out.print(f"  [dropped: {event.fault}]" if event.fault else "")
-            begun = False
+def _solve_all(solving: Solving, problems: list[Problem], samples: int, batch_size: int, as_json: bool) -> None:
+    """All problems in their order, each shown once it and those before it are solved; Ctrl-C shows what is done."""
+    from socratic.progress import solve_with_bar
+
+    found: dict[str, list[Trace]] = {problem.id: [] for problem in problems}
+    waiting = deque(problems)
+
+    def take(trace: Trace) -> None:
+        found[trace.problem_id].append(trace)
+        while waiting and len(found[waiting[0].id]) == samples:
+            problem = waiting.popleft()
+            _print_answers(problem, found[problem.id], as_json)
+
+    # Where answers go to the terminal too, the bar must be of the same console, so that they pass above it.
+    console = err if not out.is_terminal else None if as_json else out
+    try:
+        solve_with_bar(problems, samples, solving, batch_size, take, console)
+    except KeyboardInterrupt:
+        for problem in waiting:
+            if len(found[problem.id]) == samples:
+                _print_answers(problem, found[problem.id], as_json)
+        solved = sum(len(traces) == samples for traces in found.values())
+        complain(f"interrupted; {solved} of {len(problems)} problems are solved and shown")
+        raise SystemExit(130) from None
 
 
-def _print_answers(problem: Problem, traces: list[Trace]) -> None:
-    """The answer, or where there are several samples the majority's and how many gave it."""
+def _print_answers(problem: Problem, traces: list[Trace], as_json: bool) -> None:
+    """The answer, or where there are several samples the majority's and how many gave it; or the traces."""
+    if as_json:
+        for trace in sorted(traces, key=lambda trace: trace.sample):
+            print_json(trace.to_json())
+        return
     from socratic.answers import extract
     from socratic.stats import majority
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from socratic.cli.paint import Slot, paint
 from socratic.cli.shared import (
     QA,
     QG,
@@ -209,7 +210,9 @@ class Desk:
             self.mark(tutor.here)
 
     def mark(self, node: Node) -> None:
-        """Say what an answer calculates wrongly."""
+        """Say what an answer calculates wrongly, unless that was painted when it was written."""
+        if node.answered_by == "student" and not self.as_json:
+            return
         for wrong in self._tutor().check(node):
             self.say("wrong", f"{wrong.expr} is not {wrong.result}")
 
@@ -433,25 +436,26 @@ class Desk:
         """A line, or with ``--json`` a record."""
         if self.as_json:
             print_json({"event": event, "text": text})
+        elif event == "problem":
+            paint(out, event, text)
         else:
             out.print(Text(visible(text)), soft_wrap=True)
 
     def stream(self, event: str, pieces: Iterator[str]) -> tuple[str, bool]:
         """Show a text as it is written; what was written, and whether it came to its end before Ctrl-C."""
-        labels = {"question": "Q: ", "answer": "A: ", "final": "#### ", "cot": "CoT: "}
+        slot = Slot(out, event, len(self._tutor().steps) + 1 if event in ("question", "answer") else 0)
         text, whole = "", True
         try:
             for piece in pieces:
-                if not self.as_json and (text or piece.strip()):
-                    shown = piece if text.strip() else labels[event] + piece.lstrip()
-                    out.print(Text(visible(shown)), end="", soft_wrap=True)
                 text += piece
+                if not self.as_json:
+                    slot.write(piece)
         except KeyboardInterrupt:
             whole = False
         if self.as_json:
             print_json({"event": event, "text": text.strip(), "whole": whole})
-        elif text.strip():
-            out.print("" if whole else " (stopped)")
+        else:
+            slot.end("" if whole else "(stopped)")
         return text.strip(), whole
 
     def _tutor(self) -> Tutor:

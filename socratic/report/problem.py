@@ -5,7 +5,18 @@ from __future__ import annotations
 from socratic.config import nearest
 from socratic.evaluate import Run
 from socratic.report import visible
-from socratic.types import Problem, Score, Trace, UserError
+from socratic.types import Problem, Score, StopReason, Trace, UserError
+
+STOPPED: dict[StopReason, str] = {
+    "finished": "finished",
+    "max_steps": "stopped after as many steps as are allowed (max_steps)",
+    "repeated_step": "stopped at a step that was there before (repeated_step)",
+    "empty_output": "stopped at an empty text (empty_output)",
+    "overlong": "stopped at a text that did not end in time (overlong)",
+    "invalid_output": "stopped at a text with a special token in it (invalid_output)",
+    "model_error": "stopped since a model failed (model_error)",
+}
+"""Stop reasons in words."""
 
 
 def show_problem(run: Run, problem_id: str) -> str:
@@ -35,7 +46,7 @@ def _problem_text(problem: Problem) -> str:
 def _trace_text(trace: Trace, score: Score | None) -> str:
     calculator = "on" if trace.calculator else "off"
     lines = [
-        f"Sample {trace.sample}: {trace.solver}, calculator {calculator}, stopped by {trace.stop_reason}, "
+        f"Sample {trace.sample}: {trace.solver}, calculator {calculator}, {STOPPED[trace.stop_reason]}, "
         f"{trace.tokens} tokens, {trace.seconds:.2f} s"
     ]
     for number, step in enumerate(trace.steps, start=1):

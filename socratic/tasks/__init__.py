@@ -15,7 +15,8 @@ from pathlib import Path
 from socratic.config import nearest
 from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, stories, strategyqa, svamp
 from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise
-from socratic.types import Chain, Problem, UserError
+from socratic.tasks.files import line_rows
+from socratic.types import AnswerType, Chain, Problem, UserError
 
 __all__ = [
     "SPLITS",
@@ -26,6 +27,7 @@ __all__ = [
     "load_chains",
     "load_problems",
     "normalise",
+    "read_lines",
     "read_questions",
 ]
 
@@ -73,6 +75,11 @@ def read_questions(name: str, columns: Mapping[str, str] | None = None) -> list[
     if not name.endswith(own.SUFFIXES):
         raise UserError(f"{name!r} is not a problem file; give one ending in {', '.join(own.SUFFIXES)}")
     return own.load_questions(Path(name).expanduser(), columns)
+
+
+def read_lines(text: str, answer_type: AnswerType, columns: Mapping[str, str] | None = None) -> list[Problem]:
+    """The problems of standard input: JSON lines, or where the first is no object, one problem's text a line."""
+    return own.questions_of(line_rows("standard input", text, answer_type=answer_type), "stdin", columns)
 
 
 def load_chains(

@@ -110,6 +110,16 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def line_rows(where: str, text: str, **values: str) -> list[Row]:
+    """The records of JSON lines; where the first line is no object, each line is a ``question``, with ``values``."""
+    if not text.strip():
+        raise UserError(f"{where} is empty; it needs at least one record")
+    if text.lstrip().startswith("{"):
+        return list(_json_lines(where, text))
+    lines = enumerate(text.split("\n"), start=1)
+    return [Row(f"{where}:{number}", {"question": line, **values}) for number, line in lines if line.strip()]
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in ``path``; NaN is let through, so that whoever reads it can name the record."""
     return parse_json(_read_text(path), str(path))
@@ -190,7 +200,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(path: Path | str, text: str) -> Iterator[Row]:
     # Not splitlines(): JSON text may hold U+2028 and its like unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():

@@ -46,10 +46,14 @@ def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> li
 
 def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """Every problem in ``path``, whether it has an answer or not (then ``""``), and whatever split it names."""
+    return questions_of(read_rows(path), path.stem, columns)
+
+
+def questions_of(rows: list[Row], dataset: str, columns: Mapping[str, str] | None = None) -> list[Problem]:
+    """The problems that stand in ``rows``, as `load_questions` has them."""
     _check_columns(columns)
-    rows = read_rows(path)
     problems = [
-        _problem(row, number, path.stem, "test", columns or {}, answered=False) for number, row in enumerate(rows)
+        _problem(row, number, dataset, "test", columns or {}, answered=False) for number, row in enumerate(rows)
     ]
     _refuse_doubles(rows, problems)
     return problems

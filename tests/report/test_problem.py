@@ -32,7 +32,7 @@ def test_a_problem_is_shown_in_full() -> None:
         "Problem d/test/0 (d, test)",
         "Question: What is 0 + 1?",
         "Gold: 1",
-        "Sample 0: cot, calculator on, stopped by finished, 12 tokens, 1.50 s",
+        "Sample 0: cot, calculator on, finished, 12 tokens, 1.50 s",
         "A1: so",
         "Answer: 1",
         "Score: right, strict right, read 1, reason right",

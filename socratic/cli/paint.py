@@ -1,0 +1,125 @@
+"""Solutions on the terminal: texts wrapped under their labels while they are written, their arithmetic checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from socratic.calculator import checked
+from socratic.report import visible
+from socratic.report.problem import STOPPED
+from socratic.types import Problem, Trace
+
+if TYPE_CHECKING:
+    from socratic.loops import Event
+
+_LABELS = {"problem": "Problem: ", "question": "Q: ", "answer": "A: ", "final": "#### ", "cot": "CoT: "}
+_STYLES = {"question": "cyan", "final": "bold"}
+_RIGHT, _WRONG = "green", "red"
+_HELD = 200
+"""Characters after which a word or mark that does not end is shown all the same."""
+_UNFINISHED = re.compile(r"(?:<<[^<>]*>>|(?!<<)\S)*+(?:<<[^<>]*>?)?\Z")
+_WORD = re.compile(r"(\s*)(\S+)|\s+")
+
+
+class Slot:
+    """One text while it is written: behind its label, further lines indented, complete marks coloured.
+
+    ``kind`` is a slot's, ``problem`` or ``cot``; a step's ``number`` stands before its question. On a terminal words
+    are wrapped; elsewhere lines are as the text has them.
+    """
+
+    def __init__(self, console: Console, kind: str, number: int = 0) -> None:
+        place = f"{number}. " if number else ""
+        self.label = (place if kind == "question" else " " * len(place)) + _LABELS[kind]
+        self.console, self.style, self.text = console, _STYLES.get(kind, ""), ""
+        self._held = self._gap = ""
+        self._column = 0
+
+    def write(self, piece: str) -> None:
+        """Show of the text what ends in a whole word; white space before it is left out."""
+        self._held = self._held + piece if self.text else piece.lstrip()
+        self.text += piece if self.text else self._held
+        unfinished = _UNFINISHED.search(self._held[-_HELD:])
+        whole = len(self._held) - (len(unfinished[0]) if unfinished and len(self._held) < _HELD else 0)
+        self._show(self._held[:whole])
+        self._held = self._held[whole:]
+
+    def end(self, note: str = "") -> None:
+        """Show the rest, whether it calculates rightly, and ``note``; of an empty text only a note."""
+        self._show(self._held)
+        found = list(checked(self.text))
+        wrong = [f"{mark.expr} is not {mark.result}" for mark, right in found if not right]
+        line = Text()
+        if found:
+            line.append(" ✗" if wrong else " ✓", _WRONG if wrong else _RIGHT)
+        for sentence in wrong:
+            line.append(f"\n{' ' * len(self.label)}{visible(sentence)}", _WRONG)
+        if note:
+            line.append(f"  {note}" if self._column else f"{self.label}{note}", "dim")
+        if self._column or line:
+            self.console.print(line, soft_wrap=True)
+
+    def _show(self, text: str) -> None:
+        if not text:
+            return
+        limit = self.console.width if self.console.is_terminal else float("inf")
+        painted = Text(visible(text), self.style)
+        for mark, right in checked(painted.plain):
+            if painted.plain.startswith("<<", mark.start):  # one in prose may only be complete in the next piece
+                painted.stylize(_RIGHT if right else _WRONG, mark.start, mark.end)
+        line = Text()
+        if not self._column:
+            line.append(self.label, f"bold {self.style}")
+            self._column = len(self.label)
+        for part in _WORD.finditer(painted.plain):
+            self._gap += part[1] or ""
+            if part[2] is None:
+                self._gap += part[0]
+                continue
+            width = cell_len(part[2])
+            if self._column + len(self._gap) + width > limit and self._column > len(self.label):
+                self._gap = self._gap.strip(" ") or "\n"
+            if breaks := self._gap.count("\n"):
+                self._gap, self._column = "\n" * breaks + " " * len(self.label), 0
+            line.append(self._gap, self.style).append_text(painted[part.start(2) : part.end(2)])
+            self._column += cell_len(self._gap) + width
+            self._gap = ""
+        self.console.print(line, end="", soft_wrap=True)
+
+
+def paint(console: Console, kind: str, text: str, number: int = 0) -> None:
+    """A whole text, as `Slot` shows it."""
+    slot = Slot(console, kind, number)
+    slot.write(text)
+    slot.end()
+
+
+def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) -> None:
+    """A problem and its solution as it is written, numbered steps, then why it stopped and what it took."""
+    paint(console, "problem", problem.question)
+    console.print()
+    number, slot = 0, None
+    for event in events:
+        if event.trace is not None:
+            _paint_end(console, event.trace)
+            return
+        if slot is None:
+            number += event.kind == "question"
+            slot = Slot(console, event.kind, number if event.kind != "final" else 0)
+        slot.write(event.text)
+        if event.done:
+            slot.end(f"[dropped: {event.fault}]" if event.fault else "")
+            slot = None
+
+
+def _paint_end(console: Console, trace: Trace) -> None:
+    took = f"{trace.tokens} tokens, {trace.seconds:.1f} s"
+    console.print(Text(f"\n({STOPPED[trace.stop_reason]}; {took})", "dim"), soft_wrap=True)
+    if trace.error:
+        console.print(Text(visible(trace.error), _WRONG), soft_wrap=True)
