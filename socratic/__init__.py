@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from socratic.lm.load import load_lm
     from socratic.loops import Event, solve, stream
     from socratic.tasks import load_chains, load_problems
+    from socratic.train import fit
     from socratic.types import CalculatorError, Chain, Problem, Score, SocraticError, Step, Trace, UserError
 
 _HOME = {
@@ -24,6 +25,7 @@ _HOME = {
     "socratic.lm.load": ("load_lm",),
     "socratic.loops": ("Event", "solve", "stream"),
     "socratic.tasks": ("load_chains", "load_problems"),
+    "socratic.train": ("fit",),
     "socratic.types": ("CalculatorError", "Chain", "Problem", "Score", "SocraticError", "Step", "Trace", "UserError"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -38,6 +40,7 @@ __all__ = [  # noqa: RUF022  (by module)
     "stream",
     "load_chains",
     "load_problems",
+    "fit",
     "CalculatorError",
     "Chain",
     "Problem",

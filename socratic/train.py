@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from socratic.config import differences
+from socratic.lm.base import LM
 from socratic.lm.checkpoint import Card, is_checkpoint, read_card, save_student
-from socratic.lm.load import default_device, hush_transformers
+from socratic.lm.load import default_device, hush_transformers, load_lm
 from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
 from socratic.store import (
     MANIFEST,
@@ -30,7 +31,7 @@ from socratic.store import (
     read_json,
     write_json,
 )
-from socratic.types import Example, UserError
+from socratic.types import Chain, Example, QGSees, Role, UserError
 from socratic.versions import commit, package_versions
 
 PLAN = "train.json"
@@ -79,6 +80,26 @@ def train(
         elif is_main_process() and (foreign := first_file(out)):
             raise UserError(f"{out} holds {foreign} but no training run; give another --out")
         return _train(run, settings, plan, out, on_note, on_progress)
+
+
+def fit(
+    role: Role,
+    chains: Sequence[Chain],
+    student: str | Path,
+    out: str | Path,
+    *,
+    dev_chains: Sequence[Chain] = (),
+    qg_sees: QGSees = "answers",
+    on_note: Callable[[str], None] = print,
+    **settings: object,
+) -> LM:
+    """`train` with the fields of `TrainSettings` by name; returns the student in ``out``, loaded.
+
+    ``student`` is a MODEL or the folder of one trained before. Raises `UserError` as `train`, and for unknown settings.
+    """
+    run = TrainingRun(role, str(student), chains, dev_chains, "given", qg_sees)
+    train(run, TrainSettings.parse(settings), Path(out), on_note)
+    return load_lm(str(out))
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
