@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from socratic.cli.paint import Slot, paint, paint_solution
+from socratic.cli.paint import Slot, paint, paint_solution, paint_solved
 from socratic.loops import Event
 from socratic.prompts import SlotKind
-from socratic.types import Problem, StopReason, Trace
+from socratic.types import Problem, Score, Step, StopReason, Trace
 
 ANSWER = " It bakes 12*8=<<12 * 8=96>>96 rolls, and 96-70=<<96-70=25>>25 of them are left over."
 
@@ -113,3 +113,43 @@ def test_why_it_stopped_is_said_in_words(reason: StopReason) -> None:
     console = terminal(100, color_system=None)
     paint_solution(console, Problem("p", "own", "test", "x", ""), [Event("trace", trace=trace)])
     assert f"({reason}); 6 tokens, 1.0 s)\nit \\x1bis down\n" in shown(console)
+
+
+def test_what_came_of_a_problem_in_a_run_is_painted_the_same_way() -> None:
+    problem = Problem("q", "d", "test", "Which?", "B", "choice", ("red", "blue"), "A ball.")
+    steps = (Step("Why?", "1+1 = <<1+1=3>>3"), Step("So?", ""))
+    pair = Trace("q", 0, "iterative", steps, "", "A", "finished", None, True, 12, 1.5, "1")
+    cot = Trace("q", 1, "cot", (Step("", "a\nb"),), "", None, "model_error", "out of\x1b memory", False, 3, 0.1, "1")
+    score = Score("q", 0, False, False, "A", "B", "wrong")
+    console = terminal(80)
+    paint_solved(console, problem, [(pair, score), (cot, None)])
+    assert plain(console).splitlines() == [
+        "q (d, test)",
+        "Problem: A ball.",
+        "         Which?",
+        "         (A) red",
+        "         (B) blue",
+        "Gold: B",
+        "",
+        "Sample 0: iterative, calculator on",
+        "1. Q: Why?",
+        "   A: 1+1 = <<1+1=3>>3 ✗",
+        "      1+1 is not 3",
+        "2. Q: So?",
+        "   A: (nothing)",
+        "#### A",
+        "",
+        "(finished; 12 tokens, 1.5 s)",
+        "wrong (read A, reason wrong)",
+        "",
+        "Sample 1: cot, calculator off",
+        "A: a",
+        "   b",
+        "#### (no answer)",
+        "",
+        "(stopped since a model failed (model_error); 3 tokens, 0.1 s)",
+        "out of\\x1b memory",
+        "not scored yet",
+    ]
+    paint_solved(console, problem, [])
+    assert plain(console).endswith("not solved yet\n")

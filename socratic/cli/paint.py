@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -11,14 +11,22 @@ from rich.console import Console
 from rich.text import Text
 
 from socratic.calculator import checked
+from socratic.prompts import render_problem
 from socratic.report import visible
 from socratic.report.problem import STOPPED
-from socratic.types import Problem, Trace
+from socratic.types import Problem, Score, Trace
 
 if TYPE_CHECKING:
     from socratic.loops import Event
 
-_LABELS = {"problem": "Problem: ", "question": "Q: ", "answer": "A: ", "final": "#### ", "cot": "CoT: "}
+_LABELS = {
+    "problem": "Problem: ",
+    "question": "Q: ",
+    "answer": "A: ",
+    "final": "#### ",
+    "cot": "CoT: ",
+    "gold": "Gold: ",
+}
 _STYLES = {"question": "cyan", "final": "bold"}
 _RIGHT, _WRONG = "green", "red"
 _HELD = 200
@@ -30,8 +38,8 @@ _WORD = re.compile(r"(\s*)(\S+)|\s+")
 class Slot:
     """One text while it is written: behind its label, further lines indented, complete marks coloured.
 
-    ``kind`` is a slot's, ``problem`` or ``cot``; a step's ``number`` stands before its question. On a terminal words
-    are wrapped; elsewhere lines are as the text has them.
+    ``kind`` is a slot's, ``problem``, ``gold`` or ``cot``; a step's ``number`` stands before its question. On a
+    terminal words are wrapped; elsewhere lines are as the text has them.
     """
 
     def __init__(self, console: Console, kind: str, number: int = 0) -> None:
@@ -116,6 +124,33 @@ def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) 
         if event.done:
             slot.end(f"[dropped: {event.fault}]" if event.fault else "")
             slot = None
+
+
+def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trace, Score | None]]) -> None:
+    """A problem and what came of it in a run, sample by sample, against its gold answer."""
+    console.print(Text(visible(f"{problem.id} ({problem.dataset}, {problem.split})"), "dim"), soft_wrap=True)
+    paint(console, "problem", render_problem(problem).removeprefix("Problem: "))
+    paint(console, "gold", problem.answer)
+    for trace, score in traces:
+        how = f"\nSample {trace.sample}: {trace.solver}, calculator {'on' if trace.calculator else 'off'}"
+        console.print(Text(how, "dim"), soft_wrap=True)
+        for place, step in enumerate(trace.steps, start=1):
+            paint(console, "question", step.question, place)
+            paint(console, "answer", step.answer or "(nothing)", place if step.question else 0)
+        paint(console, "final", "(no answer)" if trace.answer is None else trace.answer)
+        _paint_end(console, trace)
+        console.print(_verdict(score), soft_wrap=True)
+    if not traces:
+        console.print("\nnot solved yet")
+
+
+def _verdict(score: Score | None) -> Text:
+    if score is None:
+        return Text("not scored yet")
+    strict = "" if score.correct == score.strict else ", strict wrong"
+    said = "right" if score.correct else "wrong"
+    style = _RIGHT if score.correct else _WRONG
+    return Text(visible(f"{said}{strict} (read {score.predicted}, reason {score.reason})"), style)
 
 
 def _paint_end(console: Console, trace: Trace) -> None:

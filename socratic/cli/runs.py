@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from socratic.cli.paint import paint_solved
 from socratic.cli.shared import AsJson, DataDir, Seed, err, out, print_json
 from socratic.report import visible
 from socratic.types import Chain, UserError
@@ -59,16 +60,14 @@ def show(
 ) -> None:
     """Show one problem of a run: each sample's steps, answer, stop reason and score."""
     from socratic.evaluate import load_run
-    from socratic.report.problem import show_problem
+    from socratic.report.problem import find_problem
 
-    loaded = load_run(run)
-    text = show_problem(loaded, problem_id)
+    problem, traces = find_problem(load_run(run), problem_id)
     if as_json:
-        for trace in loaded.traces:
-            if trace.problem_id == problem_id:
-                print_json(trace.to_json())
+        for trace, _ in traces:
+            print_json(trace.to_json())
     else:
-        out.print(Text(text), soft_wrap=True)
+        paint_solved(out, problem, traces)
 
 
 def rate(

@@ -21,16 +21,22 @@ STOPPED: dict[StopReason, str] = {
 
 def show_problem(run: Run, problem_id: str) -> str:
     """One problem in full as safe plain text: question, gold, each sample's steps, answer, stop reason and score."""
+    problem, traces = find_problem(run, problem_id)
+    parts = [_problem_text(problem), *(_trace_text(trace, score) for trace, score in traces)]
+    if not traces:
+        parts.append("not solved yet")
+    return visible("\n\n".join(parts) + "\n")
+
+
+def find_problem(run: Run, problem_id: str) -> tuple[Problem, list[tuple[Trace, Score | None]]]:
+    """A problem, and its traces by sample with their scores; raises `UserError` that names the nearest known id."""
     problem = next((p for p in run.problems if p.id == problem_id), None)
     if problem is None:
         near = nearest(problem_id, [p.id for p in run.problems])
         raise UserError(f"no problem {problem_id!r} in {run.path}; did you mean {near!r}?")
     scores = {s.sample: s for s in run.scores if s.problem_id == problem_id}
     traces = sorted((t for t in run.traces if t.problem_id == problem_id), key=lambda t: t.sample)
-    parts = [_problem_text(problem), *(_trace_text(t, scores.get(t.sample)) for t in traces)]
-    if not traces:
-        parts.append("not solved yet")
-    return visible("\n\n".join(parts) + "\n")
+    return problem, [(trace, scores.get(trace.sample)) for trace in traces]
 
 
 def _problem_text(problem: Problem) -> str:
