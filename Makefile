@@ -14,8 +14,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/installed
-	$(BIN)/ruff check socratic tests benchmarks data
-	$(BIN)/ruff format --check socratic tests benchmarks data
+	$(BIN)/ruff check socratic tests benchmarks data notebooks
+	$(BIN)/ruff format --check socratic tests benchmarks data notebooks
 	$(BIN)/mypy
 
 # --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.
