@@ -194,6 +194,7 @@ def test_a_problem_is_read_from_standard_input(cli: Cli, say: Callable[[Script],
     [
         ("One?\n\n Two?\n", ["stdin/all/00000", "stdin/all/00001"]),
         ('\n{"no": "One?", "id": "a"}\n{"no": "Two?"}', ["a", "stdin/all/00001"]),
+        (' [ {"no": "One?"},\n{"no": "Two?"}]', ["stdin/all/00000", "stdin/all/00001"]),
     ],
 )
 def test_several_problems_are_read_from_standard_input(

@@ -78,7 +78,7 @@ def read_questions(name: str, columns: Mapping[str, str] | None = None) -> list[
 
 
 def read_lines(text: str, answer_type: AnswerType, columns: Mapping[str, str] | None = None) -> list[Problem]:
-    """The problems of standard input: JSON lines, or where the first is no object, one problem's text a line."""
+    """The problems of standard input: JSON lines, a JSON array, or else one problem's text a line."""
     return own.questions_of(line_rows("standard input", text, answer_type=answer_type), "stdin", columns)
 
 

@@ -111,9 +111,11 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def line_rows(where: str, text: str, **values: str) -> list[Row]:
-    """The records of JSON lines; where the first line is no object, each line is a ``question``, with ``values``."""
+    """The records of JSON lines or a JSON array; of any other text, each line is a ``question``, with ``values``."""
     if not text.strip():
         raise UserError(f"{where} is empty; it needs at least one record")
+    if re.match(r"\s*\[\s*\{", text):
+        return records(where, parse_json(text, where))
     if text.lstrip().startswith("{"):
         return list(_json_lines(where, text))
     lines = enumerate(text.split("\n"), start=1)
@@ -144,7 +146,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def records(path: Path, values: Any) -> list[Row]:
+def records(path: Path | str, values: Any) -> list[Row]:
     """A list of JSON objects as rows; anything else raises `UserError`."""
     if not isinstance(values, list):
         raise UserError(f"{path} does not hold a list of records; write [{{…}}, {{…}}]")
