@@ -97,6 +97,7 @@ def fit(
 
     ``student`` is a MODEL or the folder of one trained before. Raises `UserError` as `train`, and for unknown settings.
     """
+    hush_transformers()
     run = TrainingRun(role, str(student), chains, dev_chains, "given", qg_sees)
     train(run, TrainSettings.parse(settings), Path(out), on_note)
     return load_lm(str(out))

@@ -14,6 +14,7 @@ import torch
 import transformers
 from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_tokenizer
 
+from socratic import fit as fit_by_name
 from socratic import load_lm, score, solve, store
 from socratic.examples import causal_example
 from socratic.lm.checkpoint import is_checkpoint, read_card
@@ -138,6 +139,15 @@ def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tm
     assert read_card(tmp_path / "b").lineage.keys() != {origin}
     assert sorted(read_card(tmp_path / "e").lineage.values()) == [read, read]
     assert origin in read_card(tmp_path / "e").lineage
+
+
+def test_one_call_trains_and_loads(student: str, tmp_path: Path) -> None:
+    notes: list[str] = []
+    made = fit_by_name("qg", CHAINS, student, tmp_path / "qg", qg_sees="questions", on_note=notes.append, max_steps=1)
+    assert (made.role, made.qg_sees) == ("qg", "questions")
+    assert any("update 1 of 1" in note for note in notes)
+    with pytest.raises(UserError, match="unknown setting 'max_step'; did you mean 'max_steps'"):
+        fit_by_name("qg", CHAINS, student, tmp_path / "other", max_step=1)
 
 
 def test_a_finished_run_is_left_alone(trained: dict[Role, Path]) -> None:

@@ -471,7 +471,7 @@ def _readable(events: Iterator[Event]) -> Iterator[str]:
     """What a chain-of-thought student writes, its answer behind the marker."""
     for event in events:
         if event.trace is None:
-            yield event.text if not event.done else "\n#### " if event.kind == "answer" else ""
+            yield event.text if not event.done else "\n####" if event.kind == "answer" else ""
 
 
 def _own(text: str) -> Problem:
