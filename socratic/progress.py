@@ -67,12 +67,13 @@ def solve_with_bar(
     solving: Solving,
     batch_size: int,
     on_trace: Callable[[Trace], None],
-    console: Console | None,
+    console: Console,
+    is_shown: bool = True,
 ) -> None:
-    """Solve all of ``problems``; ``on_trace`` gets each trace as it comes. Without a terminal there is no bar."""
+    """Solve all of ``problems``; ``on_trace`` gets each trace as it comes. The bar needs a terminal."""
     jobs = [(problem, sample) for problem in problems for sample in range(samples)]
-    bar = _bar(console or Console(quiet=True))
-    bar.disable = not bar.console.is_terminal
+    bar = _bar(console)
+    bar.disable = not is_shown or not console.is_terminal
     task = bar.add_task("solved", total=len(jobs), note="")
     with bar:
         for trace in solving.run(jobs, batch_size):

@@ -262,10 +262,10 @@ def _solve_all(solving: Solving, problems: list[Problem], samples: int, batch_si
             problem = waiting.popleft()
             _print_answers(problem, found[problem.id], as_json)
 
-    # Where answers go to the terminal too, the bar must be of the same console, so that they pass above it.
-    console = err if not out.is_terminal else None if as_json else out
+    # Where answers go to the terminal too, the bar is of the same console, so that they pass above it; JSON does not.
+    console = out if out.is_terminal else err
     try:
-        solve_with_bar(problems, samples, solving, batch_size, take, console)
+        solve_with_bar(problems, samples, solving, batch_size, take, console, not (as_json and out.is_terminal))
     except KeyboardInterrupt:
         for problem in waiting:
             if len(found[problem.id]) == samples:
