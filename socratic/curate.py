@@ -33,8 +33,8 @@ Reason = Literal[
 ]
 """In the order in which they are looked for; a chain has the first that holds."""
 
-_NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
-_PART = re.compile(rf"{_NUMBER.pattern}|\S")
+NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
+_PART = re.compile(rf"{NUMBER.pattern}|\S")
 _NAMES = {
     0: "zero",
     1: "one once single",
@@ -67,13 +67,13 @@ _NAMES = {
     100: "hundred",
     1000: "thousand",
 }
-_WORDS = {name: Fraction(n) for n, names in _NAMES.items() for name in names.split()}
-_WORDS |= {
+WORDS = {name: Fraction(n) for n, names in _NAMES.items() for name in names.split()}
+WORDS |= {
     f"{_NAMES[tens]}-{_NAMES[unit].split()[0]}": Fraction(tens + unit)
     for tens in range(20, 100, 10)
     for unit in range(1, 10)
 }
-_WORD = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _WORDS), key=len, reverse=True))})\b", re.IGNORECASE)
+WORD = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b", re.IGNORECASE)
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
 _SHARES = ("1/2", "1/4", "3/4", "1/10", "1/100")
 _CONSTANTS = frozenset([*map(Fraction, _WHOLE), *map(Fraction, _SHARES)])
@@ -195,11 +195,11 @@ def values(text: str) -> set[Fraction]:
 def _stated(text: str) -> Iterator[tuple[int, Fraction]]:
     """Place and value of each number in digits or words."""
     yield from _digits(text)
-    yield from ((match.start(), _WORDS[match[0].lower()]) for match in _WORD.finditer(text))
+    yield from ((match.start(), WORDS[match[0].lower()]) for match in WORD.finditer(text))
 
 
 def _digits(text: str) -> Iterator[tuple[int, Fraction]]:
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         yield match.start(), Fraction(match[0].replace(",", "")[:MAX_DIGITS])
 
 
@@ -213,7 +213,7 @@ def equations(chain: Chain) -> tuple[str, ...]:
     written = [m for text in texts for m in marks(text)] or [m for text in texts for m in prose(text)]
     if written:
         return tuple(sorted(f"{_parts(mark.expr)} = {_parts(mark.result)}" for mark in written))
-    numbers = tuple(number for step in chain.steps for number in _NUMBER.findall(step.answer))
+    numbers = tuple(number for step in chain.steps for number in NUMBER.findall(step.answer))
     if numbers and chain.answer_type == "number":
         return numbers
     return tuple(" ".join(step.answer.lower().split()) for step in chain.steps)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from socratic import store
 from socratic.answers import score
@@ -19,7 +19,7 @@ from socratic.calculator import Mark, checked
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import Solving, decode, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
-from socratic.types import Completion, Problem, Score, Step, Trace, UserError
+from socratic.types import Chain, Completion, Problem, Score, Step, Trace, UserError
 
 Writer = Literal["student", "person"]
 
@@ -36,20 +36,33 @@ class Node:
 
     def path(self) -> list[Node]:
         """The nodes from the first step to this one; the root is none of them."""
-        return [*self.parent.path(), self] if self.parent else []
+        found: list[Node] = []
+        node = self
+        while node.parent:
+            found.append(node)
+            node = node.parent
+        return found[::-1]
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, each before those behind it."""
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(node.children)
 
 
 class Tutor:
-    """One problem with its students; ``here`` is where the next step goes.
+    """One problem with its students; ``here`` is where the next step goes, ``gold`` the data set's own way if known.
 
     The solver must ask sub-questions. Raises `UserError` for one that does not.
     """
 
-    def __init__(self, problem: Problem, solving: Solving) -> None:
+    def __init__(self, problem: Problem, solving: Solving, gold: Chain | None = None) -> None:
         pair = solving.pair
         if pair is None:
             raise UserError(f"solver {solving.settings.solver!r} asks no sub-questions; give --qg and --qa, or tied")
-        self.problem, self.solving = problem, solving
+        self.problem, self.solving, self.gold = problem, solving, gold
         self.root = self.here = Node(Step("", ""))
         self.question: str | None = None
         self.asked_by: Writer = "student"
@@ -86,7 +99,7 @@ class Tutor:
 
     def answer(self, temperature: float = 0.0) -> Iterator[str]:
         """QA answers the question, piece by piece, and the step joins the tree unless its answer is not usable."""
-        self._begin_answer()
+        self._begin_answer(self._reply)
         completion = yield from self._decode(self._qa, self._reply, "answer", temperature)
         if completion.fault is None and completion.text.strip():
             self._join(completion.text, "student")
@@ -95,9 +108,19 @@ class Tutor:
 
     def put_answer(self, answer: str) -> None:
         """Take a person's answer to the question; the step joins the tree."""
-        self._begin_answer()
+        self._begin_answer(self._reply)
         self._reply.write_slot(learned_text(answer))
         self._join(learned_text(answer), "person")
+
+    def peek(self) -> str:
+        """What QA would answer to the question that waits, ``""`` where that is not usable; the tree stays as it is."""
+        session = self._reply.fork()
+        self._begin_answer(session)
+        request = self.solving.request(self._qa, session, "answer", 0.0, self._rng())
+        for _ in decode(request):
+            pass
+        completion = request.completion
+        return "" if completion is None or completion.fault else completion.text.strip()
 
     def alternatives(self, count: int = 16) -> list[tuple[str, float]]:
         """Sub-questions that QG might ask here, likeliest first, each with the probability of its very words.
@@ -160,7 +183,7 @@ class Tutor:
             self._ask.write_marker("question")
             self._ask.write_slot(learned_text(node.step.question))
             self.question = learned_text(node.step.question)
-            self._begin_answer()
+            self._begin_answer(self._reply)
             self._reply.write_slot(learned_text(node.step.answer))
             self._close_step(node, learned_text(node.step.answer))
 
@@ -195,35 +218,29 @@ class Tutor:
         )
 
     def save(self, path: Path) -> None:
-        """Write problem, tree and place to ``path``."""
-        nodes: list[Node] = []
-        rows: list[dict[str, Any]] = []
-
-        def visit(node: Node, parent: int | None) -> None:
-            place = len(nodes)
-            nodes.append(node)
-            if parent is not None:
-                rows.append({**node.step.to_json(), "parent": parent, "by": [node.asked_by, node.answered_by]})
-            for child in node.children:
-                visit(child, place)
-
-        visit(self.root, None)
-        store.write_json(
-            path,
-            {
-                "problem": self.problem.to_json(),
-                "steps": rows,
-                "here": nodes.index(self.here),
-                "trace": self.trace().to_json(),
-            },
-        )
+        """Write problem, gold, tree and place to ``path``."""
+        places = {node: place for place, node in enumerate(self.root.walk())}
+        rows = [
+            {**node.step.to_json(), "parent": places[node.parent], "by": [node.asked_by, node.answered_by]}
+            for node in places
+            if node.parent
+        ]
+        held = {
+            "problem": self.problem.to_json(),
+            "gold": self.gold and self.gold.to_json(),
+            "steps": rows,
+            "here": places[self.here],
+            "trace": self.trace().to_json(),
+        }
+        store.write_json(path, held)
 
     @classmethod
     def load(cls, path: Path, solving: Solving) -> Tutor:
         """What `save` wrote, with whatever students; raises `UserError` for another file."""
         value = store.read_json(path)
         try:
-            made = cls(Problem.from_json(value["problem"]), solving)
+            gold = Chain.from_json(value["gold"]) if value.get("gold") else None
+            made = cls(Problem.from_json(value["problem"]), solving, gold)
             nodes = [made.root]
             for row in value["steps"]:
                 parent = nodes[row["parent"]]
@@ -240,13 +257,14 @@ class Tutor:
         self._ask, self._reply = open_sessions(self.problem, self._qg, self._qa, self.solving.qg_sees)
         self._marks, self._written = [self._mark()], []
 
-    def _begin_answer(self) -> None:
+    def _begin_answer(self, session: Session) -> None:
+        """Have ``session``, which is QA's or a fork of it, read the question that waits."""
         if self.question is None or not self.question.strip():
             raise UserError("there is no question to answer; let one be asked first")
         if self._reply is not self._ask:
-            self._reply.write_marker("question")
-            self._reply.write_slot(self.question)
-        self._reply.write_marker("answer")
+            session.write_marker("question")
+            session.write_slot(self.question)
+        session.write_marker("answer")
 
     def _join(self, answer: str, by: Writer) -> None:
         assert self.question is not None

@@ -57,8 +57,8 @@ def test_enter_takes_one_step_after_the_other(tutor: Callable[..., Result]) -> N
 def test_a_persons_question_undo_and_the_tree(tutor: Callable[..., Result]) -> None:
     result = tutor("Are there pens?", "/undo", "", "/tree", "/go 1", "/go 7", more=("--json",))
     found = events(result)
-    assert ("step", "   1 Are there pens? <<3*4=12>>12 pens.") in found
-    assert ("step", "*  2 How many pens? <<3*4=12>>12 pens.") in found
+    assert ("step", "   1   Are there pens? <<3*4=12>>12 pens.") in found
+    assert ("step", "*  2   How many pens? <<3*4=12>>12 pens.") in found
     assert ("error", "/go 7 is none of the 2 steps; /tree lists them, 0 is the beginning") in found
 
 
@@ -71,10 +71,10 @@ def test_it_finishes_by_itself(tutor: Callable[..., Result]) -> None:
 def test_a_learner_is_judged_and_helped(tutor: Callable[..., Result]) -> None:
     found = events(tutor("11", "/hint", "It is 12", "5", "", "/quit", more=("--json", "--learn")))
     assert [text for event, text in found if event in ("judgement", "hint")] == [
-        "that is not what QA says; try again, /hint, or Enter for its answer",
+        "that is not what QA says; try again, /hint, or Enter for QA's",
         "3*4=? pens.",
-        "right",
-        "that is not what QA says; try again, /hint, or Enter for its answer",
+        "right: QA says so too",
+        "that is not what QA says; try again, /hint, or Enter for QA's",
     ]
     assert found[-1] == ("final", "7")
 

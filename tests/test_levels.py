@@ -29,7 +29,7 @@ LEVELS: list[set[str]] = [
     {"__init__"},
     {"progress"},
     {"pipeline", "tutor"},
-    {"demo"},
+    {"demo", "learner"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from socratic.cli.paint import Slot, paint
@@ -34,11 +34,13 @@ from socratic.report import visible
 from socratic.types import Chain, Problem, UserError
 
 if TYPE_CHECKING:
+    from socratic.learner import Learner
     from socratic.lm.base import LM
     from socratic.loops import Event, Solving
     from socratic.tutor import Node, Tutor
 
-_RESULT = re.compile(r"=[^=<>]*>>[-0-9.,]*")
+_SIDE_BY_SIDE = 60
+"""Columns of a terminal from which on two texts stand side by side."""
 
 HELP = """\
 Enter           take the question; QA answers it
@@ -54,7 +56,7 @@ TEXT            ask a question of your own instead
 /auto           let the students finish
 /final          QA's final answer now
 /gold           the data set's own steps and answer
-/cot            how the chain-of-thought student solves it
+/cot            the chain-of-thought student's way beside yours
 /learn          you answer, and are told whether you are right; /hint helps; /learn again ends it
 /save FILE      keep the session; /load FILE goes on with one
 /new            a problem of your own; end it with an empty line
@@ -117,7 +119,7 @@ class Desk:
     ) -> None:
         self.solving, self.load_cot, self.data_dir, self.as_json = solving, load_cot, data_dir, as_json
         self.tutor: Tutor | None = None
-        self.gold: Chain | None = None
+        self.learner: Learner | None = None
         self.learning = False
         self.alternatives: list[str] = []
         self.cot: LM | None = None
@@ -277,28 +279,20 @@ class Desk:
 
     # The tree
 
-    def nodes(self) -> list[Node]:
-        """The root and all steps tried, each before those behind it."""
-        found: list[Node] = []
-
-        def visit(node: Node) -> None:
-            found.append(node)
-            for child in node.children:
-                visit(child)
-
-        visit(self._tutor().root)
-        return found
-
     def tree(self) -> None:
-        """All steps tried, those of the current path marked."""
+        """All steps tried, a line each, indented behind a branch; those of the current path marked."""
         current = self._tutor().here.path()
-        for number, node in enumerate(self.nodes()[1:], start=1):
-            sign = "*" if node in current else " "
-            self.say("step", f"{sign}{number:3} {'  ' * (len(node.path()) - 1)}{node.step.question} {node.step.answer}")
+        for number, node in enumerate(self._tutor().root.walk()):
+            if node.parent is None:
+                continue
+            branches = sum(len(step.parent.children) > 1 for step in node.path() if step.parent)
+            sign, indent = "*" if node in current else " ", "  " * min(branches, 8)
+            line = " ".join(f"{sign}{number:3} {indent}{node.step.question} {node.step.answer}".split("\n"))
+            self.say("step", line, one_line=True)
 
     def go(self, number: str) -> None:
         """Continue behind a step."""
-        nodes = self.nodes()
+        nodes = list(self._tutor().root.walk())
         if not number.isdigit() or int(number) >= len(nodes):
             raise UserError(f"/go {number} is none of the {len(nodes) - 1} steps; /tree lists them, 0 is the beginning")
         tutor = self._tutor()
@@ -313,43 +307,21 @@ class Desk:
         self.say("note", "you answer now; /hint helps" if self.learning else "QA answers again")
 
     def judge(self, said: str) -> None:
-        """Compare a learner's answer with QA's and gold's; a right one is kept, an empty one shows QA's."""
-        tutor = self._tutor()
+        """Keep a learner's answer that is right; an empty one has QA answer."""
+        assert self.learner is not None
         if not said:
             self.answer()
             return
-        wanted = {_value(text) for text in self._answers()} - {None}
-        if _value(said) in wanted:
-            tutor.put_answer(said)
-            self.say("judgement", "right")
-            self.mark(tutor.here)
-        else:
-            self.say("judgement", "that is not what QA says; try again, /hint, or Enter for its answer")
+        verdict = self.learner.judge(said)
+        self.say("judgement", verdict.why if verdict.right else f"{verdict.why}; try again, /hint, or Enter for QA's")
+        if verdict.right:
+            self.put_answer(said)
 
     def hint(self) -> None:
         """How the answer is calculated, but not what comes out."""
-        if not self._asked():
+        if self.learner is None or not self._asked():
             raise UserError("no question waits that a hint could help with")
-        answer = self._answers()[-1]
-        hidden = _RESULT.sub("=?", answer).replace("<<", "")
-        self.say("hint", hidden if hidden != answer else " ".join(answer.split()[: len(answer.split()) // 2]) + " …")
-
-    def _answers(self) -> list[str]:
-        """Gold's answer in this place, where it asks the same, and QA's."""
-        tutor = self._tutor()
-        question, asked_by, place = tutor.question or "", tutor.asked_by, len(tutor.steps)
-        here = tutor.here
-        "".join(tutor.answer())
-        found = [tutor.here.step.answer] if tutor.here is not here else []
-        if tutor.here is not here:
-            here.children.remove(tutor.here)
-            tutor.go(here)
-        tutor.put(question)
-        tutor.asked_by = asked_by
-        gold = self.gold.steps[place] if self.gold and place < len(self.gold.steps) else None
-        if gold is not None and gold.question.split() == question.split():
-            found.insert(0, gold.answer)
-        return found or [""]
+        self.say("hint", self.learner.hint())
 
     # Problems and files
 
@@ -357,8 +329,14 @@ class Desk:
         """Start on a problem."""
         from socratic.tutor import Tutor
 
-        self.tutor, self.gold, self.alternatives = Tutor(problem, self.solving), gold, []
-        self.say("problem", problem.question)
+        self.take(Tutor(problem, self.solving, gold))
+
+    def take(self, tutor: Tutor) -> None:
+        """Sit down to a problem, begun or not."""
+        from socratic.learner import Learner
+
+        self.tutor, self.learner, self.alternatives = tutor, Learner(tutor), []
+        self.show("problem", "problem", tutor.problem.question)
 
     def new(self) -> None:
         """Read a problem, which ends with an empty line."""
@@ -393,23 +371,45 @@ class Desk:
 
     def show_gold(self) -> None:
         """The data set's own solution."""
-        if self.gold is None and not self._tutor().problem.answer:
+        tutor = self._tutor()
+        if not tutor.problem.answer:
             raise UserError("this problem has no gold answer; /draw takes one that has")
-        for step in self.gold.steps if self.gold else ():
-            self.say("gold", f"{step.question} {step.answer}".strip())
-        self.say("gold", f"#### {self._tutor().problem.answer}")
+        for number, step in enumerate(tutor.gold.steps if tutor.gold else (), start=1):
+            if step.question:
+                self.show("gold", "question", step.question, number)
+            self.show("gold", "answer", step.answer, number)
+        self.show("gold", "final", tutor.problem.answer)
 
     def solve_by_cot(self) -> None:
-        """The same problem, solved by the chain-of-thought student."""
+        """The same problem solved by the chain-of-thought student, beside what stands so far."""
+        from rich.live import Live
+
         from socratic.loops import Solving
 
         self.cot = self.cot or self.load_cot()
         if self.cot is None:
             raise UserError("there is no chain-of-thought student; give --cot MODEL")
         settings = self.solving.settings.model_copy(update={"solver": "cot", "qg_sees": None})
-        solving = Solving(settings, lm=self.cot)
-        events = solving.stream(self._tutor().problem)
-        self.stream("cot", _readable(events))
+        events = Solving(settings, lm=self.cot).stream(self._tutor().problem)
+        if self.as_json or out.width < _SIDE_BY_SIDE:
+            self.stream("cot", _readable(events))
+            return
+        written = ""
+        with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+            for piece in _readable(events):
+                written += piece
+                live.update(self.beside(written), refresh=True)
+
+    def beside(self, cot: str) -> Table:
+        """The path so far and a chain of thought in two columns."""
+        tutor = self._tutor()
+        made = [f"{n}. Q: {s.question}\n   A: {s.answer}" for n, s in enumerate(tutor.steps, start=1)]
+        made += [f"#### {tutor.final_answer}"] if tutor.final_answer is not None else []
+        table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+        for heading in ("QG and QA", "CoT"):
+            table.add_column(heading, ratio=1, overflow="fold")
+        table.add_row(*(Text(visible(text)) for text in ("\n".join(made) or "(no step yet)", cot)))
+        return table
 
     def save(self, name: str) -> None:
         """Keep the session."""
@@ -422,8 +422,7 @@ class Desk:
         """Go on with a session that was kept."""
         from socratic.tutor import Tutor
 
-        self.tutor, self.gold = Tutor.load(Path(name), self.solving), None
-        self.say("problem", self.tutor.problem.question)
+        self.take(Tutor.load(Path(name), self.solving))
         self.tree()
 
     # The terminal
@@ -432,14 +431,21 @@ class Desk:
         """A line typed or piped."""
         return input(prompt) if sys.stdin.isatty() else input()
 
-    def say(self, event: str, text: str) -> None:
-        """A line, or with ``--json`` a record."""
+    def say(self, event: str, text: str, one_line: bool = False) -> None:
+        """A line, or with ``--json`` a record; on a terminal, what must be ``one_line`` is cut at its width."""
         if self.as_json:
             print_json({"event": event, "text": text})
-        elif event == "problem":
-            paint(out, event, text)
+        elif one_line and out.is_terminal:
+            out.print(Text(visible(text)), no_wrap=True, overflow="ellipsis")
         else:
             out.print(Text(visible(text)), soft_wrap=True)
+
+    def show(self, event: str, kind: str, text: str, number: int = 0) -> None:
+        """A whole text as students' are shown, or with ``--json`` a record."""
+        if self.as_json:
+            print_json({"event": event, "text": text})
+        else:
+            paint(out, kind, text, number)
 
     def stream(self, event: str, pieces: Iterator[str]) -> tuple[str, bool]:
         """Show a text as it is written; what was written, and whether it came to its end before Ctrl-C."""
@@ -478,10 +484,3 @@ def _own(text: str) -> Problem:
     if not text.strip():
         raise UserError("the problem is empty; give its text")
     return Problem("problem", "own", "test", text.strip(), "", "number")
-
-
-def _value(text: str) -> Any:
-    """The number that a text ends in; None without one."""
-    from socratic.answers import extract
-
-    return extract(text, "number", None).predicted

@@ -1,0 +1,95 @@
+"""A learner in QA's place: a person's sub-answers held against gold's and QA's, with hints on request.
+
+It is what the method was named after: whoever asks does not tell. (Shridhar et al. 2212.00193, section 1.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from socratic.answers import extract
+from socratic.calculator import marks, prose
+from socratic.curate import NUMBER
+from socratic.tutor import Node, Tutor
+from socratic.types import AnswerType
+
+_KINDS: tuple[AnswerType, ...] = ("number", "yesno", "text")
+_EQUALS = re.compile(r"= *\$?\Z")
+_NUMBER_NEXT = re.compile(rf"\A *\$?(?:{NUMBER.pattern})")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a sub-answer is taken as right, and why, for the person."""
+
+    right: bool
+    why: str
+
+
+class Learner:
+    """Judges what a person answers to the question that waits in ``tutor``.
+
+    Gold's answer decides where gold asks the same in the same place, else QA's, which may itself be wrong.
+    """
+
+    def __init__(self, tutor: Tutor) -> None:
+        self.tutor = tutor
+        self._peeked: tuple[Node, str | None, str] | None = None
+
+    def judge(self, said: str) -> Verdict:
+        """``said`` against the answers that are known."""
+        own, gold = self._qa_answer(), self._gold_answer()
+        if gold is not None:
+            if _same(said, gold):
+                return Verdict(True, "right")
+            also = ", though QA says so too" if _same(said, own) else ""
+            return Verdict(False, f"that is not the data set's answer{also}")
+        if not own:
+            return Verdict(False, "QA has no answer to hold yours against; /answer TEXT takes yours unjudged")
+        return (
+            Verdict(True, "right: QA says so too") if _same(said, own) else Verdict(False, "that is not what QA says")
+        )
+
+    def hint(self) -> str:
+        """How the answer is calculated without what comes out, or the first half of its words."""
+        answer = self._gold_answer() or self._qa_answer()
+        shown = answer
+        for mark in reversed([*marks(answer)]):
+            is_told = _EQUALS.search(shown, 0, mark.start)
+            behind = _NUMBER_NEXT.sub("", shown[mark.end :], count=1)
+            shown = f"{shown[: mark.start]}{'' if is_told else f'{mark.expr}='}?{behind}"
+        for found in reversed([*prose(shown)]):
+            *_, number = NUMBER.finditer(shown, found.start, found.end)
+            shown = f"{shown[: number.start()]}?{shown[number.end() :]}"
+        words = answer.split()
+        return shown if shown != answer else f"{' '.join(words[: len(words) // 2])} …"
+
+    def _gold_answer(self) -> str | None:
+        """Gold's answer in this place, where it asks the same."""
+        gold, place = self.tutor.gold, len(self.tutor.steps)
+        if gold is None or place >= len(gold.steps) or self.tutor.question is None:
+            return None
+        return gold.steps[place].answer if gold.steps[place].question.split() == self.tutor.question.split() else None
+
+    def _qa_answer(self) -> str:
+        """QA's answer, ``""`` where it has none; written once for each question."""
+        here, question = self.tutor.here, self.tutor.question
+        if self._peeked is None or self._peeked[:2] != (here, question):
+            self._peeked = here, question, self.tutor.peek()
+        return self._peeked[2]
+
+
+def _same(said: str, wanted: str) -> bool:
+    """Whether two answers come to the same: in numbers where ``wanted`` has one, else yes or no, else in words."""
+    for kind in _KINDS:
+        value = _value(wanted, kind)
+        if value is not None:
+            return _value(said, kind) == value
+    return False
+
+
+def _value(text: str, kind: AnswerType) -> str | None:
+    """What an answer comes to: the result of its last mark, else what would be read from it as a final answer."""
+    *_, last = (None, *marks(text))
+    return extract(last.result if last and kind == "number" else text, kind).predicted
