@@ -32,6 +32,7 @@ _EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 _BEFORE = re.compile(r"[\d.)%–:] ?$|[A-Za-z]$|[-+*/x×÷=] *$")
 _AFTER = re.compile(r" *[-+*/x×÷%=(\d]|[A-Za-z:.,]\d|[A-Z]")
+_BEHIND = re.compile(r" ?\$?(\d++(?:,\d{3})*+(?:\.\d++)?+|\.\d++)(?![/:\d])")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 
@@ -182,15 +183,21 @@ def canonicalise(text: str) -> str:
 def checked(text: str) -> Iterator[tuple[Mark, bool]]:
     """The calculations that can be computed, and whether each result is right: first the marks, then those in prose.
 
-    Of prose, those are left out that another sign or number goes on, as in ``1/2 * 1/2 = 1/4`` and ``9/27 = 33%``.
+    A mark is wrong too where the number behind it is not its value, as in ``<<6*11=66>>77``; its result is then that
+    number. Of prose, those are left out that another sign or number goes on, as in ``1/2 * 1/2 = 1/4``.
     """
-    for found in (*marks(text), *prose(text)):
-        if not text.startswith("<<", found.start) and (
-            _BEFORE.search(text[max(0, found.start - 3) : found.start]) or _AFTER.match(text, found.end)
-        ):
-            continue
-        value = _value(found.expr)
+    for mark in marks(text):
+        value = _value(mark.expr)
         if value is not None:
+            behind = _BEHIND.match(text, mark.end)
+            if behind and agrees(mark.result, value):
+                yield Mark(mark.expr, behind[1], mark.start, mark.end), agrees(behind[1], value)
+            else:
+                yield mark, agrees(mark.result, value)
+    for found in prose(text):
+        goes_on = _BEFORE.search(text[max(0, found.start - 3) : found.start]) or _AFTER.match(text, found.end)
+        value = _value(found.expr)
+        if value is not None and not goes_on:
             yield found, agrees(found.result, value)
 
 

@@ -21,10 +21,13 @@ _NUMBER_NEXT = re.compile(rf"\A *\$?(?:{NUMBER.pattern})")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a sub-answer is taken as right, and why, for the person."""
+    """What is said to a sub-answer; ``answer``, where it is right, is the whole answer that it agrees with.
 
-    right: bool
+    That is what joins the transcript: students were trained on sentences, and a bare number puts QG off.
+    """
+
     why: str
+    answer: str | None = None
 
 
 class Learner:
@@ -42,14 +45,11 @@ class Learner:
         own, gold = self._qa_answer(), self._gold_answer()
         if gold is not None:
             if _same(said, gold):
-                return Verdict(True, "right")
-            also = ", though QA says so too" if _same(said, own) else ""
-            return Verdict(False, f"that is not the data set's answer{also}")
+                return Verdict("right", gold)
+            return Verdict(f"that is not the data set's answer{', though QA says so too' * _same(said, own)}")
         if not own:
-            return Verdict(False, "QA has no answer to hold yours against; /answer TEXT takes yours unjudged")
-        return (
-            Verdict(True, "right: QA says so too") if _same(said, own) else Verdict(False, "that is not what QA says")
-        )
+            return Verdict("QA has no answer to hold yours against; /answer TEXT takes yours unjudged")
+        return Verdict("right: QA says so too", own) if _same(said, own) else Verdict("that is not what QA says")
 
     def hint(self) -> str:
         """How the answer is calculated without what comes out, or the first half of its words."""

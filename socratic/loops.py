@@ -152,7 +152,7 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int,
         else:
             break
         step = Step(question.strip(), answer.strip())
-        if given.questions is None and _normalised(step) in map(_normalised, out.steps):
+        if given.questions is None and normalised(step) in map(normalised, out.steps):
             out.stop_reason = "repeated_step"
             break
         if reply is not ask and qg_sees == "answers":
@@ -235,7 +235,8 @@ def _final_slot(out: _Outcome, lm: LM, session: Session) -> Loop:
     return out
 
 
-def _normalised(step: Step) -> tuple[str, str]:
+def normalised(step: Step) -> tuple[str, str]:
+    """Question and answer, each run of whitespace one space: in this form a step is repeated."""
     return " ".join(step.question.split()), " ".join(step.answer.split())
 
 

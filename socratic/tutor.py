@@ -11,17 +11,23 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from socratic import store
 from socratic.answers import score
-from socratic.calculator import Mark, checked
 from socratic.lm.base import LM, Request, Session
-from socratic.loops import Solving, decode, open_sessions
+from socratic.loops import Solving, decode, normalised, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
-from socratic.types import Chain, Completion, Problem, Score, Step, Trace, UserError
+from socratic.tasks.base import checked
+from socratic.tasks.files import clean_text
+from socratic.types import Chain, Completion, Problem, Score, Step, StopReason, Trace, UserError
 
 Writer = Literal["student", "person"]
+
+_WRITERS: dict[str, Writer] = {"student": "student", "person": "person"}
+
+_NEARLY_GREEDY = 1e-6
+"""A temperature at which the likeliest is drawn, and its probability kept, as for any draw."""
 
 
 @dataclass(eq=False)
@@ -67,6 +73,9 @@ class Tutor:
         self.question: str | None = None
         self.asked_by: Writer = "student"
         self.final_answer: str | None = None
+        self.concluded = False
+        self.fault: StopReason | None = None
+        self.stop_reason: StopReason = "finished"
         self.tokens = 0
         self._qg, self._qa = pair
         self._draws = 0
@@ -82,35 +91,46 @@ class Tutor:
     def ask(self, temperature: float = 0.0) -> Iterator[str]:
         """QG writes the next sub-question, piece by piece; ``question`` is then that, ``""`` where QG stops.
 
-        It is None where what was written is not usable, and where the caller breaks off.
+        It is None where what was written is not usable, which ``fault`` then names, and where the caller breaks off.
         """
-        self.settle()
+        self._leave()
         self._ask.write_marker("question")
         completion = yield from self._decode(self._qg, self._ask, "question", temperature)
-        if completion.fault is None:
+        if self.fault is None and completion.text and not completion.text.strip():
+            self.fault = "empty_output"
+        if self.fault is None:
             self.question, self.asked_by = completion.text, "student"
 
-    def put(self, question: str) -> None:
-        """Take a person's sub-question as the next one."""
-        self.settle()
+    def put(self, question: str, by: Writer = "person") -> None:
+        """Take a sub-question as the next one."""
+        self._leave()
         self._ask.write_marker("question")
-        self.question, self.asked_by = learned_text(question), "person"
+        self.question, self.asked_by = learned_text(question), by
         self._ask.write_slot(self.question)
 
     def answer(self, temperature: float = 0.0) -> Iterator[str]:
-        """QA answers the question, piece by piece, and the step joins the tree unless its answer is not usable."""
-        self._begin_answer(self._reply)
-        completion = yield from self._decode(self._qa, self._reply, "answer", temperature)
-        if completion.fault is None and completion.text.strip():
-            self._join(completion.text, "student")
-        else:
-            self._retreat()
+        """QA answers the question, piece by piece; the step joins the tree.
 
-    def put_answer(self, answer: str) -> None:
-        """Take a person's answer to the question; the step joins the tree."""
+        Where the answer is not usable, ``fault`` names why, and the question waits again; also where the caller breaks
+        off.
+        """
+        question, by, before = self.question, self.asked_by, self.here
+        self._begin_answer(self._reply)
+        try:
+            completion = yield from self._decode(self._qa, self._reply, "answer", temperature)
+            if self.fault is None and not completion.text.strip():
+                self.fault = "empty_output"
+            if self.fault is None:
+                self._join(completion.text, "student")
+        finally:
+            if self.here is before:
+                self.put(question or "", by)
+
+    def put_answer(self, answer: str, by: Writer = "person") -> None:
+        """Take an answer to the question; the step joins the tree."""
         self._begin_answer(self._reply)
         self._reply.write_slot(learned_text(answer))
-        self._join(learned_text(answer), "person")
+        self._join(learned_text(answer), by)
 
     def peek(self) -> str:
         """What QA would answer to the question that waits, ``""`` where that is not usable; the tree stays as it is."""
@@ -125,15 +145,15 @@ class Tutor:
     def alternatives(self, count: int = 16) -> list[tuple[str, float]]:
         """Sub-questions that QG might ask here, likeliest first, each with the probability of its very words.
 
-        They are what ``count`` samples at temperature 1 came to; ``""`` is QG's stop. Of a model that gives no
-        probabilities it is the share of the samples.
+        They are QG's own greedy one and what ``count`` samples at temperature 1 came to; ``""`` is QG's stop. Of a
+        model that gives no probabilities it is the share of all these.
         """
-        self.settle()
         requests = []
-        for _ in range(count):
+        for temperature in (_NEARLY_GREEDY, *[1.0] * count):
             session = self._ask.fork()
+            session.crop(self._marks[-1][0])
             session.write_marker("question")
-            request = self.solving.request(self._qg, session, "question", 1.0, self._rng())
+            request = self.solving.request(self._qg, session, "question", temperature, self._rng())
             self._qg.submit(request)
             requests.append(request)
         try:
@@ -146,25 +166,32 @@ class Tutor:
             done = request.completion
             if done is not None and done.fault is None:
                 text = done.text.strip()
-                share = found.get(text, 0.0) + 1 / count
+                share = found.get(text, 0.0) + 1 / len(requests)
                 found[text] = share if request.logprob is None else exp(request.logprob)
         return sorted(found.items(), key=lambda pair: -pair[1])
 
-    def conclude(self) -> Iterator[str]:
-        """QA writes the final answer, piece by piece; ``final_answer`` is then that."""
-        self.settle()
+    def conclude(self, stop_reason: StopReason = "finished") -> Iterator[str]:
+        """QA writes the final answer, piece by piece; ``final_answer`` is then that, unless a ``fault`` is named.
+
+        ``stop_reason`` says why there are no more steps; a fault of the final answer takes its place.
+        """
+        self._leave()
+        self.stop_reason = stop_reason
         self._reply.write_marker("question")
         self._reply.write_slot("")
         self._reply.write_marker("final")
         completion = yield from self._decode(self._qa, self._reply, "final", 0.0)
-        if completion.fault is None:
+        if completion.fault is None and completion.text.strip():
             self.final_answer = completion.text.strip()
+        else:
+            self.stop_reason = self.fault = completion.fault or "empty_output"
+        self.concluded = True
         self._retreat()
 
     def go(self, node: Node) -> None:
         """Continue behind another node; what the two paths share stays in the caches."""
         self.here = node
-        self.settle()
+        self._leave()
 
     def undo(self) -> None:
         """Leave out the last step; it stays in the tree."""
@@ -172,8 +199,14 @@ class Tutor:
             raise UserError("there is no step to take back")
         self.go(self.here.parent)
 
-    def settle(self) -> None:
-        """Leave the question that waits, and have both students read exactly the steps up to ``here``."""
+    def repeats(self) -> bool:
+        """Whether the last step stood in the path before: the loop ends there (`repeated_step`)."""
+        *before, last = map(normalised, self.steps)
+        return last in before
+
+    def _leave(self) -> None:
+        """Leave the question and the final answer, and have both students read exactly the steps up to ``here``."""
+        self.final_answer, self.concluded, self.stop_reason = None, False, "finished"
         path = self.here.path()
         same = next((i for i, (a, b) in enumerate(zip(path, self._written, strict=False)) if a is not b), None)
         same = min(len(path), len(self._written)) if same is None else same
@@ -186,10 +219,6 @@ class Tutor:
             self._begin_answer(self._reply)
             self._reply.write_slot(learned_text(node.step.answer))
             self._close_step(node, learned_text(node.step.answer))
-
-    def check(self, node: Node) -> list[Mark]:
-        """What its answer calculates wrongly."""
-        return [mark for mark, right in checked(node.step.answer) if not right]
 
     def score(self) -> Score | None:
         """The final answer against the gold one, where both are there."""
@@ -209,7 +238,7 @@ class Tutor:
             steps=tuple(steps),
             raw=render_raw(slots, self.final_answer),
             answer=self.final_answer,
-            stop_reason="finished",
+            stop_reason=self.stop_reason,
             error=None,
             calculator=self.solving.calculator,
             tokens=self.tokens,
@@ -230,7 +259,8 @@ class Tutor:
             "gold": self.gold and self.gold.to_json(),
             "steps": rows,
             "here": places[self.here],
-            "trace": self.trace().to_json(),
+            "tokens": self.tokens,
+            "trace": self.trace().to_json() if self.concluded else None,
         }
         store.write_json(path, held)
 
@@ -239,17 +269,22 @@ class Tutor:
         """What `save` wrote, with whatever students; raises `UserError` for another file."""
         value = store.read_json(path)
         try:
-            gold = Chain.from_json(value["gold"]) if value.get("gold") else None
-            made = cls(Problem.from_json(value["problem"]), solving, gold)
+            gold = Chain.from_json(value["gold"]) if value["gold"] else None
+            made = cls(_checked_problem(value["problem"]), solving, gold)
             nodes = [made.root]
             for row in value["steps"]:
-                parent = nodes[row["parent"]]
-                node = Node(Step(str(row["question"]), str(row["answer"])), parent, *row["by"])
-                parent.children.append(node)
-                nodes.append(node)
+                step = Step(clean_text(row["question"], "question"), clean_text(row["answer"], "answer"))
+                asked_by, answered_by = (_WRITERS[by] for by in row["by"])
+                nodes.append(Node(step, nodes[row["parent"]], asked_by, answered_by))
+                nodes[row["parent"]].children.append(nodes[-1])
             made.go(nodes[value["here"]])
-        except (TypeError, KeyError, IndexError, ValueError) as error:
-            raise UserError(f"{path} is no saved session ({error!r}); give a file that /save wrote") from None
+            made.tokens = int(value["tokens"])
+            if value["trace"]:
+                trace = Trace.from_json(value["trace"])
+                made.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
+                made.concluded, made.stop_reason = True, trace.stop_reason
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError, UserError):
+            raise UserError(f"{path} is no session that /save wrote; give one") from None
         return made
 
     def _open(self) -> None:
@@ -296,6 +331,7 @@ class Tutor:
 
     def _decode(self, lm: LM, session: Session, kind: SlotKind, temperature: float) -> Generator[str, None, Completion]:
         request: Request = self.solving.request(lm, session, kind, temperature, self._rng())
+        self.fault = None
         shown = 0
         try:
             for piece in decode(request):
@@ -308,5 +344,14 @@ class Tutor:
         completion = request.completion
         assert completion is not None
         self.tokens += completion.tokens
+        self.fault = completion.fault
         yield completion.text[shown:]
         return completion
+
+
+def _checked_problem(value: Any) -> Problem:
+    """A problem as `save` wrote it; raises `UserError` or `TypeError` where it is none."""
+    problem = Problem.from_json(value)
+    for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
+        clean_text(text, "problem")
+    return checked(problem, "problem") if problem.answer else problem

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 from test_cli import CONTROL, PAIR, Cli, Result, cli, say
 
+from socratic.cli.tutor import newest_students
+from socratic.lm.checkpoint import CARD, Base, Card
 from socratic.lm.scripted import Script
+from socratic.store import MANIFEST, write_json
+from socratic.tasks import load_problems
 
 __all__ = ["cli", "say"]
 
@@ -22,7 +27,7 @@ def script(transcript: str, kind: str) -> str:
         return ("How many pens?", "How many are left?", "")[min(asked, 3) - 1]
     if kind == "final":
         return "7"
-    return "<<3*4=12>>12 pens." if "pens?" in transcript.rsplit("Q:", 1)[1] else "<<12-5=7>>7 are left."
+    return "<<3*4=12>>12 pens." if "pens?" in transcript.rpartition("Q:")[2] else "<<12-5=7>>7 are left."
 
 
 @pytest.fixture
@@ -57,9 +62,9 @@ def test_enter_takes_one_step_after_the_other(tutor: Callable[..., Result]) -> N
 def test_a_persons_question_undo_and_the_tree(tutor: Callable[..., Result]) -> None:
     result = tutor("Are there pens?", "/undo", "", "/tree", "/go 1", "/go 7", more=("--json",))
     found = events(result)
-    assert ("step", "   1   Are there pens? <<3*4=12>>12 pens.") in found
-    assert ("step", "*  2   How many pens? <<3*4=12>>12 pens.") in found
-    assert ("error", "/go 7 is none of the 2 steps; /tree lists them, 0 is the beginning") in found
+    assert ("step", "   1   Q: (you) Are there pens? A: <<3*4=12>>12 pens.") in found
+    assert ("step", "*  2   Q: How many pens? A: <<3*4=12>>12 pens.") in found
+    assert ("error", "/go 7 is none of 0 to 2; /tree lists") in found
 
 
 def test_it_finishes_by_itself(tutor: Callable[..., Result]) -> None:
@@ -88,7 +93,7 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
     tutor("", f"/save {file}")
     assert len(json.loads(file.read_text())["steps"]) == 1
     found = events(tutor(f"/load {file}", "", more=("--json",)))
-    assert ("step", "*  1 How many pens? <<3*4=12>>12 pens.") in found
+    assert ("step", "*  1 Q: How many pens? A: <<3*4=12>>12 pens.") in found
     assert found[-1] == ("final", "7")
 
 
@@ -102,7 +107,14 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/save", "/save FILE needs a file's name"),
         ("/load nowhere.json", "nowhere.json cannot be read (No such file or directory); check the path"),
         ("/draw nothing", "unknown data set 'nothing'; did you mean"),
-        ("/alt 3", "/alt 3 is none of the 0 alternatives; /alt lists them"),
+        ("/alt 3", "there is no list of alternatives for this step yet; /alt shows one"),
+        ("/go ²", "/go ² is none of 0 to 0; /tree lists"),
+        ("/go", "/go  is none of 0 to 0; /tree lists"),
+        ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
+        ("/save .", ". cannot be written"),
+        ("/save /nosuch/dir/s.json", "the folder /nosuch/dir does not exist; choose another place"),
+        ("/draw gsm8k/test/x", ""),
+        ("caf\udce9", "that line is not UTF-8; convert it"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_the_session_goes_on(tutor: Callable[..., Result], line: str, said: str) -> None:
@@ -125,5 +137,121 @@ def test_the_newest_students_are_found(cli: Cli, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     result = cli("tutor", TEXT)
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "no students below runs/" in result.err
+    assert "no pair of students below runs/" in result.err
     assert cli("tutor", TEXT, "--qg", "x").code == 2
+
+
+def test_a_problem_that_is_typed_is_begun_at_once(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(script)
+    for end in ("\n\n", "\n", ""):
+        result = cli("tutor", *PAIR, "--json", stdin=f"{TEXT}{end}")
+        assert events(result)[1:] == [("problem", TEXT), ("question", "How many pens?")]
+    assert events(cli("tutor", *PAIR, "--json", stdin="Ann has\n3 pens.\n\n\n"))[1] == ("problem", "Ann has\n3 pens.")
+    assert cli("tutor", *PAIR, stdin="").code == 0
+    assert cli("tutor", *PAIR, stdin="/undo\n/quit\n").code == 0
+
+
+def test_auto_ends_as_the_loop_does(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    def again(transcript: str, kind: str) -> str:
+        return {"question": "How many?", "answer": "3.", "final": "3"}[kind]
+
+    for talk, more, steps, why in (
+        (again, (), 1, "repeated_step"),
+        (script, ("--set", "max_steps=1"), 1, "max_steps"),
+        (script, ("--set", "max_tokens=3"), 0, "overlong"),
+        (script, (), 2, "finished"),
+    ):
+        say(talk)
+        file = tmp_path / f"{why}.json"
+        cli("tutor", TEXT, *PAIR, *more, stdin=f"/auto\n/save {file}\n")
+        solved = cli("solve", TEXT, *PAIR, *more, "--json").json
+        kept = json.loads(file.read_text())["trace"]
+        assert {**kept, "seconds": 0, "tokens": 0} == {**solved, "seconds": 0, "tokens": 0}
+        assert (len(kept["steps"]), kept["stop_reason"]) == (steps, why)
+
+
+def test_a_session_that_is_not_concluded_has_no_trace(tutor: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    tutor("", f"/save {file}")
+    assert json.loads(file.read_text())["trace"] is None
+
+
+def test_a_question_is_edited(tutor: Callable[..., Result]) -> None:
+    found = events(tutor("", "/edit 1", "Are there pens?", "/tree", "/edit And pens?", more=("--json",)))
+    assert ("step", "*  2   Q: (you) Are there pens? A: <<3*4=12>>12 pens.") in found
+    assert ("step", "   1   Q: How many pens? A: <<3*4=12>>12 pens.") in found
+
+
+def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Result], tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious")
+    found = events(tutor(f"/save {notes}", more=("--json",)))
+    assert ("error", f"{notes} holds something else; choose another name") in found
+    assert notes.read_text() == "precious"
+    again = tutor(f"/save {tmp_path / 's.json'}", f"/save {tmp_path / 's.json'}", more=("--json",))
+    assert not [event for event, _ in events(again) if event == "error"]
+
+
+def test_students_that_write_nothing_usable_are_asked_once(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(lambda transcript, kind: " ")
+    result = cli("tutor", TEXT, *PAIR, "--json", stdin="/tree\n/help\n/nosuch\n")
+    assert [event for event, _ in events(result)].count("question") == 1
+
+
+def test_cot_is_shown_with_its_answer(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    say(script)
+    result = cli("tutor", *PAIR, "--cot", "scripted:cot", "--data", "stories", "--json", stdin="/cot\n/gold\n")
+    found = events(result)
+    assert any(event == "cot" and text.endswith("\n#### 7") for event, text in found)
+    assert any(event == "score" and text.startswith("CoT: ") for event, text in found)
+    assert found[-1][0] == "gold"
+
+
+def test_a_problem_is_drawn_by_its_id(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    say(script)
+    wanted = load_problems("stories", "test")[5]
+    result = cli("tutor", *PAIR, "--data", wanted.id, "--json", stdin=f"/draw {wanted.id}\n")
+    assert [text for event, text in events(result) if event == "problem"] == [wanted.question] * 2
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"question": "How many?", "answer": "3", "context": "There are 3 pens."}) + "\n")
+    assert ("problem", "There are 3 pens.\nHow many?") in events(cli("tutor", *PAIR, "--data", own, "--json"))
+    for wrong in ("stories/test/nosuch", "stories/nosuch/1", "nosuch"):
+        assert cli("tutor", *PAIR, "--data", wrong).code == 2
+    assert cli("tutor", TEXT, *PAIR, "--data", "stories").code == 2
+    assert cli("tutor", TEXT, *PAIR, "--set", "temperature=1").code == 2
+
+
+def test_the_newest_pair_that_stands_together_is_taken(tmp_path: Path) -> None:
+    def student(name: str, role: Any, when: float, whole: bool = True) -> str:
+        folder = tmp_path / name
+        card = Card(
+            role=role,
+            calculator=True,
+            end_id=0,
+            end_text="",
+            base=Base(location="x", sha256=None),
+            adapter=False,
+            parameters=1,
+            data={},
+            settings={},
+            metrics={},
+            versions={},
+        )
+        write_json(folder / CARD, card.model_dump())
+        os.utime(folder / CARD, (when, when))
+        if whole:
+            write_json(folder / MANIFEST, {})
+        return str(folder)
+
+    assert newest_students(tmp_path) == {}
+    lone = student("a/tied", "unified", 1)
+    assert newest_students(tmp_path) == {"qg": lone, "qa": lone}
+    older = {"qg": student("b/qg", "qg", 2), "qa": student("b/qa", "qa", 3)}
+    assert newest_students(tmp_path) == older
+    cot = student("c/cot", "cot", 4)
+    student("c/qg", "qg", 5)
+    student("d/qa", "qa", 6, whole=False)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / CARD).write_text("[1]")
+    (tmp_path / "e" / MANIFEST).write_text("{}")
+    assert newest_students(tmp_path) == {**older, "cot": cot}

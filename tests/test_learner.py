@@ -20,7 +20,7 @@ def learner(said_by_qa: str, gold: str | None = None, question: str = "How many?
     )
     steps = (Step("How many?", gold),) if gold is not None else ()
     chain = Chain("p", "d", PROBLEM.question, "12", "number", steps) if steps else None
-    tutor = Tutor(PROBLEM, Solving(SolveSettings(), qg=qg, qa=qa), chain)
+    tutor = Tutor(PROBLEM, Solving(SolveSettings.parse({}), qg=qg, qa=qa), chain)
     tutor.put(question)
     return Learner(tutor)
 
@@ -40,7 +40,7 @@ def learner(said_by_qa: str, gold: str | None = None, question: str = "How many?
     ],
 )
 def test_a_sub_answer_is_held_against_qas(said: str, qa: str, right: bool) -> None:
-    assert learner(qa).judge(said).right is right
+    assert learner(qa).judge(said).answer == (qa if right else None)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_gold_decides_where_it_asks_the_same(said: str, why: str) -> None:
 
 
 def test_gold_that_asks_something_else_decides_nothing() -> None:
-    assert learner("13", "12", "How many boxes?").judge("13").right
+    assert learner("13", "12", "How many boxes?").judge("13").answer == "13"
 
 
 def test_qa_may_have_no_answer() -> None:
     verdict = learner(" ").judge("12")
-    assert not verdict.right
+    assert verdict.answer is None
     assert "QA has no answer" in verdict.why
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,6 @@ def test_hands_off_it_solves_as_the_loop_does(qg_sees: Any, calculator: bool) ->
     made = tutor.trace()
     assert (made.steps, made.answer, made.raw) == (trace.steps, trace.answer, trace.raw)
     assert len(made.steps) == 2
-    assert bool(tutor.check(tutor.here)) is not calculator
     assert made.tokens == trace.tokens
 
 
@@ -105,11 +106,59 @@ def test_going_back_reads_nothing_again(pair: dict[str, LM]) -> None:
 
 def test_alternatives_come_with_the_probability_of_their_words(pair: dict[str, LM]) -> None:
     tutor = Tutor(PROBLEM, solving(pair, max_tokens=2))
+    tutor.put("One?")
     found = tutor.alternatives(200)
+    assert tutor.question == " One?"
     assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
     assert all(0 < p <= 1 for _, p in found)
     assert sum(p for _, p in found) <= 1
     assert text(tutor.ask()) == text(Tutor(PROBLEM, solving(pair, max_tokens=2)).ask())  # nothing is left behind
+
+
+def test_qgs_own_question_is_among_the_alternatives(pair: dict[str, LM]) -> None:
+    tutor = Tutor(PROBLEM, solving(pair, max_tokens=2))
+    text(tutor.ask())
+    if tutor.question is not None:
+        assert tutor.question.strip() in dict(tutor.alternatives(1))
+    asked = ScriptedLM(Codec(byte_tokenizer("llama")), say, "qg")
+    scripted = Tutor(PROBLEM, solving({"qg": asked, "qa": ScriptedLM(asked.codec, say, "qa")}))
+    assert scripted.alternatives(3) == [("How many boxes?", 1.0)]
+
+
+def test_a_peek_joins_nothing(pair: dict[str, LM]) -> None:
+    tutor = Tutor(PROBLEM, solving(pair))
+    tutor.put("One?")
+    tutor.peek()
+    assert (tutor.question, tutor.steps) == (" One?", [])
+    straight = Tutor(PROBLEM, solving(pair))
+    straight.put("One?")
+    assert text(tutor.answer()) == text(straight.answer())
+
+
+def test_what_is_not_usable_is_named_and_changes_nothing(pair: dict[str, LM]) -> None:
+    tutor = Tutor(PROBLEM, solving(pair, max_tokens=1))
+    tutor.put("One?")
+    text(tutor.answer())
+    assert (tutor.fault, tutor.question, tutor.steps) == ("overlong", " One?", [])
+    text(tutor.ask())
+    assert (tutor.fault, tutor.question) == ("overlong", None)
+    text(tutor.conclude())
+    assert (tutor.concluded, tutor.final_answer, tutor.stop_reason) == (True, None, "overlong")
+
+
+def test_a_final_answer_is_of_its_path_alone(pair: dict[str, LM]) -> None:
+    codec = Codec(byte_tokenizer("llama"))
+    tutor = Tutor(PROBLEM, solving({place: ScriptedLM(codec, say, place) for place in ("qg", "qa")}))
+    changes: list[Callable[[], object]] = [
+        lambda: tutor.put("More?"),
+        lambda: text(tutor.ask()),
+        lambda: tutor.go(tutor.root),
+    ]
+    for change in changes:
+        text(tutor.conclude())
+        found = tutor.final_answer, tutor.concluded
+        change()
+        assert [found, (tutor.final_answer, tutor.concluded)] == [("12", True), (None, False)]
 
 
 def test_a_generation_broken_off_leaves_the_path_as_it_was(pair: dict[str, LM]) -> None:
@@ -135,10 +184,9 @@ def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
     assert again.steps == tutor.steps
     assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]  # type: ignore[union-attr]
     assert again.here.asked_by == "person"
-    assert [(mark.expr, mark.result) for mark in again.check(again.here.path()[0])] == [("1+1", "3")]
     assert text(again.ask()) == text(tutor.ask())
     (tmp_path / "other.json").write_text('{"problem": 3}')
-    with pytest.raises(UserError, match="is no saved session"):
+    with pytest.raises(UserError, match="is no session that /save wrote"):
         Tutor.load(tmp_path / "other.json", solving(pair))
 
 
@@ -160,3 +208,45 @@ def test_what_cannot_be_done_is_said(pair: dict[str, LM]) -> None:
         tutor.undo()
     with pytest.raises(UserError, match="asks no sub-questions"):
         Tutor(PROBLEM, Solving(SolveSettings.parse({"solver": "cot"}), lm=pair["qa"]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("problem", None),
+        ("problem.question", 5),
+        ("problem.question", " "),
+        ("problem.context", 7),
+        ("problem.choices", [1, 2]),
+        ("problem.answer", 45),
+        ("steps", None),
+        ("steps", [{"question": "One?", "answer": "1.", "parent": 7, "by": ["student", "student"]}]),
+        ("steps", [{"question": "One?", "answer": "1.", "parent": 0, "by": ["cat", "student"]}]),
+        ("steps", [{"question": "One?", "answer": None, "parent": 0, "by": ["student", "student"]}]),
+        ("here", 3),
+        ("here", "x"),
+        ("trace", {"answer": 1}),
+    ],
+)
+def test_a_file_that_holds_no_session_is_refused(pair: dict[str, LM], tmp_path: Path, place: str, value: Any) -> None:
+    file = tmp_path / "s.json"
+    Tutor(PROBLEM, solving(pair)).save(file)
+    held = json.loads(file.read_text())
+    outer, _, inner = place.partition(".")
+    if inner:
+        held[outer][inner] = value
+    else:
+        held[outer] = value
+    file.write_text(json.dumps(held))
+    with pytest.raises(UserError, match=r"s\.json is no session that /save wrote"):
+        Tutor.load(file, solving(pair))
+
+
+def test_a_long_session_is_kept(tmp_path: Path) -> None:
+    codec = Codec(byte_tokenizer("llama"))
+    whole = solving({place: ScriptedLM(codec, say, place) for place in ("qg", "qa")})
+    tutor = Tutor(PROBLEM, whole)
+    for number in range(1500):
+        put(tutor, f"{number}?", f"{number}.")
+    tutor.save(tmp_path / "s.json")
+    assert Tutor.load(tmp_path / "s.json", whole).steps == tutor.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -41,6 +42,9 @@ for command in (
 
 def main() -> None:
     """Entry point: 0 done, 2 the user's mistake, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no failure
     try:
         code = app(standalone_mode=False, prog_name="socratic")  # 130 where Ctrl-C was pressed
     except UserError as error:

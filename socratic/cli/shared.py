@@ -14,7 +14,7 @@ from rich.text import Text
 
 from socratic.config import parse_overrides
 from socratic.report import visible
-from socratic.types import Solver, UserError
+from socratic.types import AnswerType, Problem, Solver, UserError
 
 if TYPE_CHECKING:
     from socratic.lm.base import LM
@@ -95,6 +95,17 @@ def load_models(models: Sequence[str], device: str | None, dtype: str) -> dict[s
     for note in filter(None, (model.note for model in loaded.values())):
         err.print(note, soft_wrap=True)
     return loaded
+
+
+def typed_problem(text: str, answer_type: AnswerType = "number") -> Problem:
+    """A problem that a person typed or piped; raises `UserError` for one that is blank or not UTF-8."""
+    try:
+        text.encode()  # what was no UTF-8 may have been let through as lone surrogates
+    except UnicodeEncodeError:
+        raise UserError("the problem is not UTF-8; convert its text") from None
+    if not text.strip():
+        raise UserError("the problem is empty; give its text")
+    return Problem("problem", "own", "test", text.strip(), "", answer_type)
 
 
 def check_out(out_file: Path, *inputs: str | Path) -> None:

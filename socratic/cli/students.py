@@ -41,6 +41,7 @@ from socratic.cli.shared import (
     out,
     print_json,
     print_pairs,
+    typed_problem,
 )
 from socratic.report import visible
 from socratic.types import AnswerType, Problem, QGSees, Role, Trace, UserError
@@ -144,10 +145,7 @@ def solve(
         columns = column_names(column)
         problems = read_lines(_read_stdin(), answer_type, columns) if file == "-" else read_questions(file, columns)
     else:
-        words = _read_stdin() if text == "-" else str(text)
-        if not words.strip():
-            raise UserError("the problem is empty; give its text, or --file")
-        problems = [Problem("problem", "own", "test", words.strip(), "", answer_type)]
+        problems = [typed_problem(_read_stdin() if text == "-" else str(text), answer_type)]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
     if as_json or file is not None or samples > 1:
         _solve_all(solving, problems, samples, batch_size, as_json)
