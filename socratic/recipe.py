@@ -36,23 +36,23 @@ from socratic.types import QGSees, Role, UserError
 class StudentSpec(Settings):
     """One student of a recipe; further keys are training settings of its own."""
 
-    role: Role
+    role: Role = Field(description="what it learns")
     student: str | None = Field(None, description="MODEL, or a student above in the recipe; the recipe's if unset")
-    qg_sees: QGSees = "answers"
+    qg_sees: QGSees = Field("answers", description="what QG reads: answers (iterative) or questions (plan)")
 
 
 class ArmSpec(Settings):
     """One solver of a recipe with its students, by their names in the recipe; further keys are solving settings."""
 
-    qg: str | None = None
-    qa: str | None = None
-    lm: str | None = None
+    qg: str | None = Field(None, description="the student that asks; a MODEL from elsewhere does as well")
+    qa: str | None = Field(None, description="the student that answers")
+    lm: str | None = Field(None, description="the one student of the other solvers")
 
 
 class Recipe(Settings):
     """A whole comparison: data, students, arms."""
 
-    data: str
+    data: str = Field(description="a data set, or a file of your own problems")
     chains: str | None = Field(None, description="a file of chains to train on; the data set's gold if unset")
     splits: list[str] = Field(["test"], min_length=1, description="what the arms are evaluated on")
     limit: int | None = Field(None, ge=1, description="only the first so many problems of each split")
@@ -64,8 +64,10 @@ class Recipe(Settings):
     calculator: list[bool] = Field([True], min_length=1, description="on, off, or both")
     training: dict[str, Any] = Field(default={}, description="training settings of all students")
     solving: dict[str, Any] = Field(default={}, description="solving settings of all arms")
-    students: dict[str, dict[str, Any]] = Field(min_length=1)
-    arms: dict[str, dict[str, Any]] = Field(min_length=1)
+    students: dict[str, dict[str, Any]] = Field(min_length=1, description="what is trained, by name, in this order")
+    arms: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="what is compared, by name; the first is the baseline"
+    )
 
     @field_validator("splits", "seeds", "calculator")
     @classmethod

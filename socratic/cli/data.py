@@ -14,6 +14,7 @@ from socratic.cli.shared import (
     DataDir,
     Limit,
     Scheme,
+    Split,
     check_out,
     column_names,
     columns_table,
@@ -49,8 +50,8 @@ def data_list(as_json: AsJson = False) -> None:
 
 @data_app.command("show")
 def data_show(
-    name: str,
-    split: str = "train",
+    name: Annotated[str, typer.Argument(help="A data set, or a file of your own problems or chains.")],
+    split: Split = "train",
     limit: Limit = None,
     chains: Annotated[bool, typer.Option("--chains", help="Gold chains in place of problems.")] = False,
     data_dir: DataDir = None,

@@ -27,6 +27,7 @@ DataDir = Annotated[str | None, typer.Option(help="Folder with the authors' file
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="field=name of a column in your own file.")]
 Scheme = Annotated[str, typer.Option(help="authors, or fine-tune-cot.")]
+Split = Annotated[str, typer.Option(help="train, dev, test, or another test split that the data set names.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many.")]
 Calculator = Annotated[Literal["on", "off"] | None, typer.Option(help="Compute <<expr= for the students.")]
 SolverOption = Annotated[Solver, typer.Option(help="The loop.")]

@@ -32,6 +32,7 @@ from socratic.cli.shared import (
     Settings,
     Single,
     SolverOption,
+    Split,
     Temperature,
     column_names,
     complain,
@@ -161,7 +162,7 @@ def solve(
 def evaluate(
     name: Annotated[str, typer.Argument(help="A data set, or your own .jsonl, .json or .csv file.")],
     out_dir: Annotated[Path, typer.Option("--out", help="The run folder; the same command continues there.")],
-    split: str = "test",
+    split: Split = "test",
     limit: Limit = None,
     solver: SolverOption = "socratic",
     qg: QG = None,
