@@ -1,11 +1,11 @@
-# `make demo`, `make test` and `make lint` build .venv themselves, from requirements.lock and pyproject.toml alone.
+# `make demo`, `make test`, `make lint` and `make docs` build .venv themselves, from requirements.lock and pyproject.toml alone.
 PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/socratic demo $(DEMO_ARGS)
@@ -14,9 +14,12 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/installed
-	$(BIN)/ruff check socratic tests benchmarks data notebooks
-	$(BIN)/ruff format --check socratic tests benchmarks data notebooks
+	$(BIN)/ruff check socratic tests benchmarks data docs notebooks
+	$(BIN)/ruff format --check socratic tests benchmarks data docs notebooks
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.
 .venv/locked: requirements.lock
