@@ -9,6 +9,7 @@ from typing import Any
 project = "socratic"
 release = importlib.metadata.version("socratic")
 extensions = ["myst_parser"]
+smartquotes = False  # they would make a dash of --option
 html_theme = "furo"
 html_title = "socratic"
 html_copy_source = False

@@ -14,7 +14,7 @@ from typing import Any
 from socratic.teacher.client import Received
 
 SHELL = ("sh", "console")
-SHOWN = ("text", "json")
+SHOWN = ("text", "json", "yaml")
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>not run|file): (?P<said>[^>]+) -->\n+)?```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.M | re.S
 )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
@@ -109,12 +110,12 @@ def parse(words: list[str]) -> None:
     if "socratic" not in words:
         return
     rest = words[words.index("socratic") + 1 :]
-    command = typer.main.get_command(app)
-    while name := getattr(command, "commands", {}).get(rest[0]):
-        command, rest = name, rest[1:]
-        if not rest:
-            break
-    command.make_context("socratic", rest)
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    command.make_context(name, rest)
 
 
 def generator() -> ModuleType:
