@@ -107,15 +107,29 @@ def test_a_block_that_is_not_run_says_why_and_its_commands_exist(block: Block) -
 
 def parse(words: list[str]) -> None:
     """Check the command and options of a line that is not run, where it calls socratic, whatever stands before."""
-    if "socratic" not in words:
-        return
-    rest = words[words.index("socratic") + 1 :]
+    place = next((i for i, word in enumerate(words) if word in ("socratic", "socratic.cli")), len(words))
+    if rest := words[place + 1 :]:
+        command, rest = find_command(rest)
+        command.make_context("socratic", rest)
+
+
+def find_command(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words call, and what is left of them."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        name, *rest = rest
+        name, *words = words
         assert name in command.commands, f"there is no command {name}"
         command = command.commands[name]
-    command.make_context(name, rest)
+    return command, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_exist_with_their_options(page: Path) -> None:
+    for line in re.findall(r"(?<!`)`socratic ([a-z][^`]*)`", page.read_text("utf-8")):
+        if line != "data":  # a group
+            command, words = find_command(line.split())
+            known = {name for param in command.params for name in param.opts} | {"--help"}
+            assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def generator() -> ModuleType:
