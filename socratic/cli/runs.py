@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from socratic.cli.paint import paint_solved
-from socratic.cli.shared import AsJson, DataDir, Seed, err, out, print_json
+from socratic.cli.shared import AsJson, DataDir, Seed, check_out, err, out, print_json
 from socratic.report import visible
 from socratic.types import Chain, UserError
 
@@ -29,28 +29,43 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the baseline.")],
     common: Annotated[bool, typer.Option("--common", help="Compare over the problems that all runs share.")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="Judge sub-questions and steps too.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots and every problem into this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the plots into this folder, as PNG files.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: intervals, paired tests, cost. Runs that differ in their seeds alone are one arm.
 
-    --steps reads the gold chains of the runs' data set for what is judged against gold.
+    --steps, --html and --plots read the gold chains of the runs' data set for what is set against gold.
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
+    from socratic.report.html import make_report, write_page, write_plots
     from socratic.report.steps import judge, steps_table
 
+    if html:
+        check_out(html, *(file for run in runs for file in run.glob("*") if file.suffix != ".html"))
+    if plots and plots.exists() and not plots.is_dir():
+        raise UserError(f"{plots} is no folder; give --plots another name")
     once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
     loaded = [load_run(run) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
-    reports = {str(run.path): judge(run, _gold_chains(run, data_dir)) for run in loaded} if steps else {}
+    chains = [_gold_chains(run, data_dir) for run in (loaded if steps else loaded[:1] if html or plots else ())]
+    reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
+    judged = steps_table(reports) if steps else None
     if as_json:
-        judged = {"steps": {name: report.to_json() for name, report in reports.items()}} if steps else {}
-        print_json({**comparison.to_json(), **judged})
+        as_values = {"steps": {name: report.to_json() for name, report in reports.items()}} if steps else {}
+        print_json({**comparison.to_json(), **as_values})
     else:
         out.print(comparison.table())
-        if steps:
-            out.print(steps_table(reports))
+        if judged:
+            out.print(judged)
+    if html or plots:
+        report = make_report(loaded, comparison, next(filter(None, chains), {}), judged)
+        if html:
+            write_page(html, report)
+        if plots:
+            write_plots(plots, report)
 
 
 def show(

@@ -94,12 +94,16 @@ class Comparison:
 
     def table(self) -> Group:
         """For the terminal, readable at 80 columns; names from disk are shown as text, never as markup."""
+        return Group(*self.tables())
+
+    def tables(self) -> list[Table]:
+        """What `table` consists of."""
         tables = [self._accuracy_table(), self._process_table(), self.cost_table()]
         if any(row.metrics["at_k"] for row in self.rows):
             tables.append(self._samples_table())
         if self.pairs:
             tables.append(self.pair_table())
-        return Group(*tables)
+        return tables
 
     def _accuracy_table(self) -> Table:
         spread = ["seeds"] if any(row.spread is not None for row in self.rows) else []
@@ -185,8 +189,8 @@ def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
         if folders.count(folder) > 1:
             raise UserError(f"{run.path} stands twice among the runs, perhaps as a link; name each run once")
     _check_scored(runs)
-    ids = _shared_ids(runs, common)
-    names = dict(zip(map(id, runs), _names(runs), strict=True))
+    ids = shared_ids(runs, common)
+    names = dict(zip(map(id, runs), run_names(runs), strict=True))
     groups = _arms(runs)
     rows, outcomes = [], []
     for name, group in zip(_arm_names(groups, names), groups, strict=True):
@@ -211,7 +215,7 @@ def _check_scored(runs: Sequence[Run]) -> None:
         )
 
 
-def _shared_ids(runs: Sequence[Run], common: bool) -> dict[str, None]:
+def shared_ids(runs: Sequence[Run], common: bool) -> dict[str, None]:
     """Ids of the problems in all runs with equal content; without ``common`` they must be all there are."""
     first = runs[0]
     for run in runs[1:]:
@@ -348,7 +352,7 @@ def _common_name(names: Sequence[str]) -> str:
     return re.sub(r"[-_.]?s?\d*$", "", "".join(letters[0] for letters in shared)) or names[0]
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[Run]) -> list[str]:
     """Folder names, or whole paths where two folders share a name."""
     names = [Path(os.path.abspath(run.path)).name for run in runs]  # as named, not where a link leads
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
