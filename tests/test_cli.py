@@ -587,6 +587,25 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     assert without.json["steps"][str(tmp_path / "run")]["token_f1"] is None
 
 
+def test_a_comparison_is_written_as_a_page_and_as_plots(
+    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path
+) -> None:
+    say(sure)
+    run, page, plots = tmp_path / "run", tmp_path / "new" / "report.html", tmp_path / "plots"
+    cli("evaluate", chains, *PAIR, "--out", run)
+    made = cli("compare", run, "--html", page, "--plots", plots, "--steps", "--json")
+    assert (made.code, made.err) == (0, "")
+    assert made.json == cli("compare", run, "--steps", "--json").json
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "Sub-questions against gold" in text
+    assert "How many does she sell?" in text  # a gold step
+    assert {path.suffix for path in plots.iterdir()} == {".png"}
+    assert_one_sentence(cli("compare", run, "--html", run / "traces.jsonl"), "is the file to be read")
+    assert_one_sentence(cli("compare", run, "--html", tmp_path), "is no ordinary file")
+    assert_one_sentence(cli("compare", run, "--plots", page), "is no folder")
+
+
 def test_contamination_is_found(cli: Cli, tmp_path: Path) -> None:
     text = "Tom has 3 red pens and buys 4 more of them at the shop, so how many has he got?"
     train = write_jsonl(tmp_path / "train.jsonl", {"question": text, "answer": "7"})

@@ -34,7 +34,7 @@ LEVELS: list[set[str]] = [
     {"__main__"},
 ]
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
-HEAVY = ("torch", "transformers", "datasets", "openai", "pyarrow")
+HEAVY = ("torch", "transformers", "datasets", "openai", "pyarrow", "matplotlib", "jinja2")
 
 
 def unit_of(file: Path, package: Path) -> str:

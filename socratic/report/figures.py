@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#008a64", "#b8528c", "#8a6a00", "#2f8fc4", "#5
 _MARKERS = "os^DvPX*"
 _INK = "#010101"  # not black, which SVG leaves out: the page replaces it by its own text colour
 _WIDTH = 4.0  # inches: 384 pixels of the page, so that a plot fits a telephone's screen unscaled
-_LABEL = 18  # characters of a name in a plot
+_LABEL = 16  # characters of a name in a plot
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -51,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one arm; ``lows`` and ``highs`` are empty where there are no intervals."""
+    """Points of one arm; ``lows`` and ``highs`` are empty where there are no intervals, and ``dashed`` has no name."""
 
     label: str
     place: int
@@ -70,7 +70,7 @@ def points_figure(title: str, x_label: str, y_label: str, series: Sequence[Serie
     height = max(2.9, 1.0 + 0.16 * len(series))
     figure = _figure(title, height)
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.14, right=0.66, top=1 - 0.35 / height, bottom=0.6 / height)
+    figure.subplots_adjust(left=0.14, right=0.65, top=1 - 0.35 / height, bottom=0.6 / height)
     axes.grid(axis="y")
     axes.locator_params(nbins=5)
     if log:
@@ -132,9 +132,10 @@ def _top(series: Sequence[Series]) -> float:
 def _name_at_the_edge(axes: Axes, series: Sequence[Series]) -> None:
     """Names right of the axes, as near to the height of the last point as others allow, with a line to it."""
     low, high = axes.get_ylim()
-    order = sorted(series, key=lambda one: one.ys[-1])
+    order = sorted((one for one in series if not one.dashed), key=lambda one: one.ys[-1])
     height = axes.get_window_extent().height * 72 / axes.figure.dpi  # points
     places = _spread([(one.ys[-1] - low) / (high - low) for one in order], 11 / height)
+    line = {"arrowstyle": "-", "lw": 0.7, "alpha": 0.6, "shrinkA": 2, "shrinkB": 4, "relpos": (0, 0.5)}
     for one, place in zip(order, places, strict=True):
         axes.annotate(
             _short(one.label),
@@ -143,7 +144,7 @@ def _name_at_the_edge(axes: Axes, series: Sequence[Series]) -> None:
             textcoords="axes fraction",
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": _colour(one.place), "lw": 0.7, "alpha": 0.6, "shrinkB": 4},
+            arrowprops={**line, "color": _colour(one.place)},
         )
 
 

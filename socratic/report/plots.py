@@ -85,7 +85,8 @@ def draw(
         if chains:
             plots.append(_steps_plot(arms, chains))
         plots.append(_stops_plot(arms))
-        plots.append(_wrong_plot(arms, chains))
+        if any(not score.correct for arm in arms for run in arm.runs for score in run.scores):
+            plots.append(_wrong_plot(arms, chains))
         if effects:
             plots.append(_effects_plot(effects))
         if curves:
@@ -221,17 +222,15 @@ def _effects_plot(effects: Sequence[tuple[Effect, int]]) -> Plot:
 
 
 def _curves_plot(curves: Sequence[Curve]) -> Plot:
-    series = []
+    series, rows = [], []
     for curve in curves:
-        steps, losses = zip(*curve.train, strict=True) if curve.train else ((), ())
-        series.append(Series(curve.student, curve.place, steps, losses))
-        if curve.dev:
-            steps, losses = zip(*curve.dev, strict=True)
-            series.append(Series(f"{curve.student}, dev", curve.place, steps, losses, dashed=True))
+        for kind, points, dashed in (("train", curve.train, False), ("dev", curve.dev, bool(curve.train))):
+            if points:
+                updates, losses = zip(*points, strict=True)
+                series.append(Series(curve.student, curve.place, updates, losses, dashed=dashed))
+                ends = (f"{loss:.4f}" for loss in (losses[0], losses[-1]))
+                rows.append((label(curve.student), kind, f"{len(points)}", *ends))
     title = "Training loss"
-    figure = points_figure(title, "update", "loss per learned token", [s for s in series if s.xs])
-    rows = tuple(
-        (label(s.label), f"{len(s.xs)}", *(f"{loss:.4f}" for loss in (s.ys[0], s.ys[-1]))) for s in series if s.xs
-    )
+    figure = points_figure(title, "update", "loss per learned token", series)
     note = "Hollow, dashed: the loss on dev. A student in several arms has the colour of the first."
-    return Plot("training", title, note, ("student", "points", "first", "last"), rows, figure)
+    return Plot("training", title, note, ("student", "on", "points", "first", "last"), tuple(rows), figure)

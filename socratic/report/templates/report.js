@@ -84,10 +84,10 @@ function writeAddress() {
 }
 
 function readAddress() {
-  const [name, filters] = location.hash.slice(1).split("?", 2);
-  let id = name;
+  const [written, filters] = location.hash.slice(1).split("?", 2);
+  let id = written;
   try {
-    id = decodeURIComponent(name);
+    id = decodeURIComponent(written);
   } catch {
     // not written by this page: no problem's address
   }
@@ -95,7 +95,10 @@ function readAddress() {
   if (id && !problem) return; // a place in the page
   if (filters !== undefined) {
     form.reset();
-    for (const [field, value] of new URLSearchParams(filters)) if (form.elements[field]) form.elements[field].value = value;
+    for (const [name, value] of new URLSearchParams(filters)) {
+      const field = form.elements.namedItem(name);
+      if (field) field.value = value;
+    }
   }
   filter();
   if (problem) open(problem);
@@ -242,11 +245,11 @@ function fill(element, pieces, fork, limit) {
 
 // --- Where two transcripts part -----------------------------------------------------------------------------------------
 
-const asks = (sample) => sample.steps.some(([asked]) => asked);
+const shape = ({ steps }) => (steps.length === 0 ? "answer" : steps.some(([asked]) => asked) ? "questions" : "chain");
 
-// The first word in which a run's transcript differs from that of the first run of the same form; null where none does.
+// The first word in which a run's transcript differs from that of the first run of the same shape; null where none does.
 function forkOf(samples, place) {
-  const first = samples.findIndex((other) => asks(other) === asks(samples[place]));
+  const first = samples.findIndex((other) => shape(other) === shape(samples[place]));
   if (first === place) return null;
   const [mine, theirs] = [samples[place], samples[first]];
   const from = runs[first].name;
