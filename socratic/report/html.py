@@ -44,6 +44,10 @@ class Report:
     chains: Mapping[str, Chain]
     notes: tuple[str, ...]
 
+    def named_runs(self) -> list[tuple[str, Run, Arm]]:
+        """The runs in the arms' order, with their names."""
+        return [(name, run, arm) for arm in self.arms for name, run in zip(arm.row.runs, arm.runs, strict=True)]
+
 
 def make_report(
     runs: Sequence[Run], comparison: Comparison, chains: Mapping[str, Chain], steps: Table | None = None
@@ -77,7 +81,6 @@ def page(report: Report) -> str:
     source = files("socratic.report") / "templates"
     script, style = ((source / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["visible"] = visible
     template = environment.from_string((source / "report.html").read_text(encoding="utf-8"))
     problems = report.runs[0].problems
     return template.render(
@@ -85,10 +88,10 @@ def page(report: Report) -> str:
         script=Markup(script),
         style=Markup(style),
         data=Markup(_embedded(_records(report))),
-        title=" and ".join(sorted({f"{p.dataset} {p.split}" for p in problems})),
+        title=visible(" and ".join(sorted({f"{p.dataset} {p.split}" for p in problems}))),
         problems=len(problems),
-        runs=[_described(run, arm) for arm in report.arms for run in arm.runs],
-        places={arm.row.name: arm.place % len(COLOURS) for arm in report.arms},
+        runs=[_described(*named) for named in report.named_runs()],
+        places={visible(arm.row.name): arm.place % len(COLOURS) for arm in report.arms},
         tables=[_cells(table) for table in report.tables],
         plots=report.plots,
         svgs=[Markup(plot.svg()) for plot in report.plots],
@@ -167,26 +170,18 @@ def _cells(table: Table) -> dict[str, Any]:
     return {"title": str(table.title), "header": header, "rows": list(zip(*columns, strict=True))}
 
 
-def _described(run: Run, arm: Arm) -> dict[str, Any]:
-    """What the page says of a run besides its figures."""
-    models = run.config.get("models", {})
-    return {
-        "name": arm.row.runs[arm.runs.index(run)],
-        "arm": arm.row.name,
-        "place": arm.place % len(COLOURS),
-        "path": str(run.path),
-        "students": ", ".join(f"{place}: {model.get('name')}" for place, model in models.items()),
-        "settings": ", ".join(
-            f"{key} {run.config[key]}" for key in ("temperature", "seed", "max_steps") if key in run.config
-        ),
-    }
+def _described(name: str, run: Run, arm: Arm) -> list[str]:
+    """Name, arm, folder, students and settings of a run."""
+    students = [f"{place}: {model.get('name')}" for place, model in run.config.get("models", {}).items()]
+    settings = [f"{key} {run.config[key]}" for key in ("temperature", "seed", "max_steps") if key in run.config]
+    return [*map(visible, (name, arm.row.name, str(run.path), ", ".join(students), ", ".join(settings)))]
 
 
 def _records(report: Report) -> dict[str, Any]:
     """What the page's script shows: runs, and problems with the samples of every run, in one order."""
-    ordered = [(arm, run) for arm in report.arms for run in arm.runs]
-    scores = [group_scores(run.scores) for _, run in ordered]
-    traces = [{(trace.problem_id, trace.sample): trace for trace in run.traces} for _, run in ordered]
+    named = report.named_runs()
+    scores = [group_scores(run.scores) for _, run, _ in named]
+    traces = [{(trace.problem_id, trace.sample): trace for trace in run.traces} for _, run, _ in named]
     problems = []
     for problem in report.runs[0].problems:
         chain = report.chains.get(problem.id)
@@ -196,9 +191,7 @@ def _records(report: Report) -> dict[str, Any]:
             for group, trace in zip(groups, traces, strict=True)
         ]
         problems.append({**_problem(problem, chain), "right": [*map(majority_correct, groups)], "runs": samples})
-    runs = [
-        {"name": visible(arm.row.runs[arm.runs.index(run)]), "place": arm.place % len(COLOURS)} for arm, run in ordered
-    ]
+    runs = [{"name": visible(name), "place": arm.place % len(COLOURS)} for name, _, arm in named]
     return {"runs": runs, "problems": problems}
 
 

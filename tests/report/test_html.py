@@ -172,7 +172,7 @@ def test_only_problems_that_all_runs_share_are_shown(runs: list[Run], tmp_path: 
 
 
 def test_runs_with_gold_words_are_set_against_the_run_as_it_is(tmp_path: Path) -> None:
-    settings = {"models": {"lm": {"name": "m", "sha256": "x"}}, "solver": "socratic"}
+    settings: dict[str, Any] = {"models": {"lm": {"name": "m", "sha256": "x"}}, "solver": "socratic"}
     as_is = make_run(tmp_path / "as-is", slips, **settings)
     swapped = make_run(tmp_path / "swapped", as_gold, **settings, intervention={"kind": "questions", "sha256": "y"})
     other = make_run(tmp_path / "other", as_gold, solver="cot", models={"lm": {"name": "n", "sha256": "z"}})

@@ -17,7 +17,7 @@ from socratic.report.html import write_page
 from socratic.types import Step
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FIRST, SECOND = PROBLEMS[0].id, PROBLEMS[1].id
@@ -57,8 +57,12 @@ class Watched:
         self.requests: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message) or dialog.dismiss())
+        page.on("dialog", self._dialog)
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def go(self, fragment: str = "") -> Page:
         self.page.goto("about:blank")
@@ -162,6 +166,10 @@ def test_the_keyboard_is_enough(watched: Watched) -> None:
     page.keyboard.press("k")
     assert page.locator("#detail h3").inner_text() == FIRST
     assert watched.fragment() == f"#{FIRST}"
+    page.get_by_role("button", name="List").click()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    assert page.locator("#detail h3").inner_text() == SECOND
     page.keyboard.press("/")
     page.keyboard.type("j?")
     assert page.get_by_label("Search").input_value() == "j?"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -23,7 +24,7 @@ def plots_of(runs: list[Run], chains: dict[str, Chain] = CHAINS) -> dict[str, Pl
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
-    sized = {"models": {"lm": {"name": "m", "sha256": "x", "parameters": 2_000_000}}}
+    sized: dict[str, Any] = {"models": {"lm": {"name": "m", "sha256": "x", "parameters": 2_000_000}}}
     return [make_run(folder / "slips", slips, **sized), make_run(folder / "$cot$", chain_of_thought)]
 
 
@@ -106,6 +107,25 @@ def test_svg_holds_names_as_text_and_no_styles(found: dict[str, Plot]) -> None:
 def test_an_arm_has_one_colour_everywhere(found: dict[str, Plot]) -> None:
     for plot in found.values():
         assert "var(--arm-1)" in plot.svg() or plot.name == "cost-parameters"
+
+
+def test_seeds_of_one_recipe_are_one_arm(tmp_path: Path) -> None:
+    def model(seed: int) -> dict[str, Any]:
+        return {"name": f"m{seed}", "sha256": f"{seed}", "dtype": "float32", "training": {"recipe": "r", "seed": seed}}
+
+    seeds = [make_run(tmp_path / f"m-s{seed}", say, seed=seed, models={"lm": model(seed)}) for seed, say in SEEDS]
+    report = make_page_of([make_run(tmp_path / "cot", chain_of_thought), *seeds])
+    assert [(name, arm.row.name, arm.place) for name, _, arm in report.named_runs()] == [
+        ("cot", "cot", 0),
+        ("m-s0", "m", 1),
+        ("m-s1", "m", 1),
+    ]
+    rows = {plot.name: plot.rows for plot in report.plots}
+    assert [row[:4] for row in rows["gold-steps"]] == [("cot", "1+", "12", "50.0"), ("m", "1+", "12", "75.0")]
+    assert rows["stop-reasons"][1] == ("m", "75.0", "25.0")
+
+
+SEEDS = ((0, slips), (1, as_gold))
 
 
 def test_names_that_xml_cannot_hold_are_drawn(tmp_path: Path) -> None:

@@ -42,10 +42,15 @@ def test_a_student_of_several_arms_is_drawn_once(run: Run) -> None:
     assert [(curve.student, curve.place) for curve in curves([[run], [run]])[0]] == [("qg", 0), ("qa", 0)]
 
 
+def exchange(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"others")
+    store.write_manifest(folder)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda folder: (folder / "model.safetensors").write_bytes(b"others") and store.write_manifest(folder),
+        exchange,
         lambda folder: (folder / "log.jsonl").write_text("no log"),
         lambda folder: (folder / "log.jsonl").unlink(),
         lambda folder: (folder / "manifest.json").write_text("[]"),

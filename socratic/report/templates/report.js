@@ -126,6 +126,8 @@ function show() {
     button.addEventListener("click", () => move(by, true));
     return button;
   });
+  const back = make("button", { type: "button" }, "List");
+  back.addEventListener("click", () => current.row.focus());
   const statement = make("div", { class: "statement" });
   if (context) statement.append(text("p", context));
   statement.append(text("p", question), ...choices.map((choice, place) => text("p", `(${String.fromCharCode(65 + place)}) ${choice}`)));
@@ -138,12 +140,11 @@ function show() {
   const samples = current.runs.map((all, place) => all[chosen[place]]);
   const columns = samples.map((sample, place) => column(sample, place, forkOf(samples, place)));
   detail.replaceChildren(
-    make("div", { class: "head" }, make("h3", { tabindex: "-1" }, id), ...moves),
+    make("div", { class: "head" }, make("h3", { tabindex: "-1" }, id), back, ...moves),
     statement,
     goldBlock,
     make("div", { class: "columns" }, ...columns),
   );
-  detail.hidden = false;
 }
 
 function column(sample, place, fork) {
@@ -337,7 +338,7 @@ themeButton.addEventListener("click", () => {
 document.getElementById("help-open").addEventListener("click", () => help.showModal());
 
 document.querySelector(".tools").hidden = false;
-form.hidden = false;
+form.hidden = detail.hidden = false;
 setTheme(storedTheme());
 filter();
 readAddress();
