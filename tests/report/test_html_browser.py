@@ -73,6 +73,10 @@ class Watched:
         """The ids in the list, as far as they are shown."""
         return self.page.locator("#list a:not([hidden]) .id > span:first-child").all_text_contents()
 
+    def opened(self, id: str) -> None:
+        """Wait until this problem is open; fails where it is not."""
+        self.page.locator("#detail h3").filter(has_text=id).wait_for()
+
     def fragment(self) -> str:
         return str(self.page.evaluate("location.hash"))
 
@@ -93,7 +97,7 @@ def column(page: Page, name: str) -> str:
 
 def test_an_address_opens_its_problem_with_all_transcripts(watched: Watched) -> None:
     page = watched.go(f"#{SECOND}")
-    assert page.locator("#detail h3").inner_text() == SECOND
+    watched.opened(SECOND)
     assert PROBLEMS[1].question in page.locator(".statement").inner_text()
     assert "Gold: 3" in page.locator(".gold").inner_text()
     assert "✓ right" in column(page, "gold")
@@ -134,7 +138,7 @@ def test_a_deep_link_restores_problem_and_filters(watched: Watched) -> None:
     page = watched.go(f"#{SECOND}?stop=repeated_step&q=HOW+MANY")
     assert page.get_by_label("A run stopped by").input_value() == "repeated_step"
     assert watched.found() == [problem.id for problem in PROBLEMS[1::2]]
-    assert page.locator("#detail h3").inner_text() == SECOND
+    watched.opened(SECOND)
     assert watched.fragment() == f"#{SECOND}?q=HOW+MANY&stop=repeated_step"
 
 
@@ -157,19 +161,18 @@ def test_the_keyboard_is_enough(watched: Watched) -> None:
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#detail h3")
-    assert page.locator("#detail h3").inner_text() == SECOND
+    watched.opened(SECOND)
     page.keyboard.press("j")
-    assert page.locator("#detail h3").inner_text() == PROBLEMS[2].id
+    watched.opened(PROBLEMS[2].id)
     page.keyboard.press("k")
     page.keyboard.press("k")
     page.keyboard.press("k")
-    assert page.locator("#detail h3").inner_text() == FIRST
+    watched.opened(FIRST)
     assert watched.fragment() == f"#{FIRST}"
     page.get_by_role("button", name="List").click()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    assert page.locator("#detail h3").inner_text() == SECOND
+    watched.opened(SECOND)
     page.keyboard.press("/")
     page.keyboard.type("j?")
     assert page.get_by_label("Search").input_value() == "j?"
