@@ -179,7 +179,9 @@ def test_runs_with_gold_words_are_set_against_the_run_as_it_is(tmp_path: Path) -
     report = make_page_of([other, as_is, swapped])
     [plot] = [plot for plot in report.plots if plot.name == "effects"]
     assert plot.rows == (("as-is", "50.0", "69.4"), ("questions", "100.0", "100.0"))
-    assert "effects" not in [plot.name for plot in make_page_of([other, as_is]).plots]
+    shuffled = make_run(tmp_path / "shuffled", slips, **settings, intervention={"kind": "shuffle", "sha256": "z"})
+    for without in ([other, as_is], [as_is, shuffled]):  # shuffled questions are set against gold ones
+        assert "effects" not in [plot.name for plot in make_page_of(without).plots]
 
 
 def test_a_mark_that_cannot_be_computed_is_not_called_wrong() -> None:

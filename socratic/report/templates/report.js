@@ -181,7 +181,7 @@ function column(sample, place, fork) {
     head,
     stepsOf(sample.steps, sample.off, fork),
     final,
-    make("p", { class: "facts" }, facts.join(" · ")),
+    text("p", facts.join(" · "), "facts"),
   );
 }
 
@@ -204,8 +204,8 @@ function slot(tag, pieces, fork, kind) {
   return make("div", { class: "slot" }, make("span", { class: "tag" }, tag), body);
 }
 
-function text(tag, content) {
-  const element = make(tag, { class: "text", dir: "auto" });
+function text(tag, content, kind = "") {
+  const element = make(tag, { class: `text ${kind}`, dir: "auto" });
   fill(element, [content], null, LONGEST);
   return element;
 }
