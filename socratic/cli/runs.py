@@ -50,7 +50,8 @@ def compare(
     once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
     loaded = [load_run(run) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
-    chains = [_gold_chains(run, data_dir) for run in (loaded if steps else loaded[:1] if html or plots else ())]
+    with_gold = loaded if steps else loaded[:1] if html or plots else []
+    chains = [_gold_chains(run, data_dir) for run in with_gold]
     reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
     judged = steps_table(reports) if steps else None
     if as_json:
@@ -61,7 +62,7 @@ def compare(
         if judged:
             out.print(judged)
     if html or plots:
-        report = make_report(loaded, comparison, next(filter(None, chains), {}), judged)
+        report = make_report(loaded, comparison, chains[0], judged)
         if html:
             write_page(html, report)
         if plots:

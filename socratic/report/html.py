@@ -60,7 +60,7 @@ def make_report(
     notes = []
     if not gold:
         notes.append("No gold chains were found: nothing is shown by number of gold steps.")
-    if not any(arm.row.parameters for arm in arms):
+    if all(arm.row.parameters is None for arm in arms):
         notes.append("The runs do not say how many parameters their students have: there is no plot against them.")
     effects_of = _effects(arms, gold)
     found, missing = curves([arm.runs for arm in arms])
@@ -106,13 +106,10 @@ def write_page(path: Path, report: Report) -> None:
     store.atomic_write(path, page(report).encode("utf-8"))
 
 
-def write_plots(folder: Path, report: Report) -> list[Path]:
-    """Write every plot into ``folder`` as a PNG file; returns their paths."""
-    written = []
+def write_plots(folder: Path, report: Report) -> None:
+    """Write every plot into ``folder`` as a PNG file."""
     for plot in report.plots:
-        written.append(folder / f"{plot.name}.png")
-        store.atomic_write(written[-1], plot.png())
-    return written
+        store.atomic_write(folder / f"{plot.name}.png", plot.png())
 
 
 def _restricted(run: Run, ids: Mapping[str, None]) -> Run:

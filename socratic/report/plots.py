@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW = 10  # problems
+_COSTS = (
+    ("tokens", "decoded tokens a problem", "tokens_per_problem", "{:.0f}"),
+    ("seconds", "seconds a problem", "seconds_per_problem", "{:.2f}"),
+    ("parameters", "parameters of all students, millions", None, "{:.2f}"),
+)
 
 WRONG = {
     "no answer": "no answer was read (unparsed, ambiguous, truncated or empty)",
@@ -94,17 +99,12 @@ def draw(
     return plots
 
 
-_COSTS = (
-    ("tokens", "decoded tokens a problem", "tokens_per_problem", "{:.0f}"),
-    ("seconds", "seconds a problem", "seconds_per_problem", "{:.2f}"),
-    ("parameters", "parameters of all students, millions", None, "{:.2f}"),
-)
-
-
 def _cost_plot(arms: Sequence[Arm], name: str, axis: str, metric: str | None, form: str) -> Plot | None:
-    """None where no arm says what it cost."""
-    costs = [arm.row.metrics[metric] if metric else (arm.row.parameters or 0) / 1e6 for arm in arms]
-    known = [(arm, cost, arm.row.metrics["correct"]) for arm, cost in zip(arms, costs, strict=True) if cost]
+    """Without a ``metric`` the cost is in parameters; None where no arm says how many it has."""
+    if metric:
+        known = [(arm, arm.row.metrics[metric], arm.row.metrics["correct"]) for arm in arms]
+    else:
+        known = [(arm, n / 1e6, arm.row.metrics["correct"]) for arm in arms if (n := arm.row.parameters) is not None]
     if not known:
         return None
     series = [
@@ -113,7 +113,7 @@ def _cost_plot(arms: Sequence[Arm], name: str, axis: str, metric: str | None, fo
     ]
     title = f"Right answers against {name}"
     spent = [cost for _, cost, _ in known]
-    figure = points_figure(title, axis, "right, %", series, log=max(spent) > 10 * min(spent))
+    figure = points_figure(title, axis, "right, %", series, log=max(spent) > 10 * min(spent) > 0)
     rows = tuple(
         (label(arm.row.name), form.format(cost), *(percent(rate[key]) for key in ("rate", "low", "high")))
         for arm, cost, rate in known

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,16 @@ def test_names_that_xml_cannot_hold_are_drawn(tmp_path: Path) -> None:
 
 
 def test_plots_are_written_as_png(runs: list[Run], tmp_path: Path) -> None:
-    written = write_plots(tmp_path / "new" / "plots", make_page_of(runs))
-    assert {path.name for path in written} >= {"cost-tokens.png", "gold-steps.png", "stop-reasons.png"}
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    write_plots(tmp_path / "new" / "plots", make_page_of(runs))
+    written = {path.name: path.read_bytes() for path in (tmp_path / "new" / "plots").iterdir()}
+    assert written.keys() >= {"cost-tokens.png", "gold-steps.png", "stop-reasons.png"}
+    assert all(data.startswith(b"\x89PNG") for data in written.values())
+
+
+def test_an_arm_that_cost_nothing_is_drawn(tmp_path: Path) -> None:
+    free = make_run(tmp_path / "free", lambda i, k: replace(as_gold(i, k), tokens=0))
+    costly = make_run(tmp_path / "costly", lambda i, k: replace(as_gold(i, k), tokens=900))
+    assert [row[:2] for row in plots_of([free, costly])["cost-tokens"].rows] == [("free", "0"), ("costly", "900")]
 
 
 def test_labels_keep_apart_and_inside() -> None:
