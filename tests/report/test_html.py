@@ -151,6 +151,9 @@ def test_hostile_text_stays_text(runs: list[Run]) -> None:
     assert len(parsed.of("script")) == 2
     assert not re.search("[<>&]", parsed.of("script")[0])
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", text)
+    decoded = json.dumps(parsed.records, ensure_ascii=False)
+    assert not re.search("[\u202e\ud800-\udfff]", decoded)
+    assert "\\u001b" not in decoded
     step = parsed.records["problems"][0]["runs"][0][0]["steps"][0]
     assert step[0] == HOSTILE.replace("\x1b", r"\x1b").replace("\u202e", r"\u202e").replace("\0", r"\x00").replace(
         "\ud800", r"\ud800"
