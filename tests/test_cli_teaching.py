@@ -10,7 +10,7 @@ from test_cli import PAIR, Cli, Result, cli, say, sure, write_jsonl
 from test_curate import GOOD, with_step
 
 from socratic.lm.scripted import Script
-from socratic.tasks import load_problems
+from socratic.tasks import load_chains, load_problems
 
 __all__ = ["cli", "say"]
 
@@ -216,3 +216,33 @@ def test_an_estimate_asks_nobody_and_needs_no_key(
 def test_an_estimate_without_a_price_states_no_cost(teach: Callable[..., Result]) -> None:
     assert teach(*MODEL, "--dry-run", "--json").json["cost"] == 0
     assert "dollars" not in teach(*MODEL, "--dry-run").out
+
+
+def test_chains_are_augmented(cli: Cli, tmp_path: Path) -> None:
+    given = write_jsonl(tmp_path / "given.jsonl", *(c.to_json() for c in load_chains("stories", "train", limit=20)))
+    out = tmp_path / "more.jsonl"
+    result = cli("augment", given, "--kind", "vary", "--kind", "prefix", "--out", out, "--json")
+    assert result.code == 0
+    found = result.json
+    assert found["given"] == 20
+    assert found["prefix"]["made"] > 10
+    assert found["chains"] == 20 + found["prefix"]["made"] + found["vary"].get("made", 0)
+    assert len(out.read_text().splitlines()) == found["chains"]
+    shown = cli("augment", out, "--kind", "bare", "--out", tmp_path / "b.jsonl")
+    assert f"{found['chains']} chains given, {found['chains']} in" in shown.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gold:stories", "--kind", "longer", "--out", "x.jsonl"),
+        ("gold:nothing", "--kind", "bare", "--out", "x.jsonl"),
+        ("gold:stories", "--kind", "bare", "--out", "."),
+        ("gold:stories", "--kind", "bare", "--against", "nothing", "--out", "x.jsonl"),
+        ("gold:stories", "--out", "x.jsonl"),
+    ],
+)
+def test_mistakes_in_augment(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("augment", *arguments).code == 2
+    assert not (tmp_path / "x.jsonl").exists()

@@ -21,7 +21,7 @@ LEVELS: list[set[str]] = [
     {"tokens"},
     {"tasks", "lm", "examples", "interventions", "curate"},
     {"doctor"},
-    {"loops", "optimizer", "prepare", "teacher"},
+    {"augment", "loops", "optimizer", "prepare", "teacher"},
     {"cluster", "recipe", "trainer"},
     {"assemble"},
     {"train", "evaluate"},

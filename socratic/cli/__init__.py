@@ -24,6 +24,7 @@ app.add_typer(data.data_app, name="data")
 for command in (
     teaching.teach,
     teaching.curate,
+    teaching.augment,
     students.train,
     students.merge,
     students.solve,

@@ -1,4 +1,4 @@
-"""Commands that make training data: teach and curate."""
+"""Commands that make training data: teach, curate and augment."""
 
 from __future__ import annotations
 
@@ -253,3 +253,55 @@ def curate(
         table.add_row(reason.replace("_", " "), f"{count:,}", f"{count / max(1, len(given)):.1%}")
     out.print(table)
     out.print(f"{len(given):,} chains of {problems[0]:,} problems; {problems[1]:,} problems keep one or more")
+
+
+def augment(
+    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of all chains, those given first.")],
+    kinds: Annotated[
+        list[str],
+        typer.Option(
+            "--kind", help="prefix or vary: new problems; marks or bare: the same ones rewritten. Repeatable."
+        ),
+    ],
+    copies: Annotated[int, typer.Option(min=1, help="Variations of each problem.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the numbers drawn.")] = 0,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="A data set whose dev and test problems must not come in, besides the chains' own."),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """More chains from chains, without a teacher: problems that end earlier, other numbers, calculator's marks."""
+    from socratic.augment.make import augment as make
+    from socratic.augment.make import chosen_kinds
+    from socratic.store import read_records, write_jsonl
+    from socratic.tasks import TASKS, load_chains, load_problems
+    from socratic.types import Chain
+
+    wanted = chosen_kinds(kinds)
+    name = chains.removeprefix("gold:")
+    check_out(out_file, chains)
+    if name == chains:
+        given = list(read_records(Path(chains), Chain))
+    else:
+        given = [chain for split in ("train", "dev") for chain in load_chains(name, split, data_dir)]
+    kept_out = dict.fromkeys([*(chain.dataset for chain in given if chain.dataset in TASKS), *(against or [])])
+    if not kept_out:
+        err.print("nobody's dev and test problems are kept out; --against names a data set to keep out", soft_wrap=True)
+    others = [
+        problem for each in kept_out for split in ("dev", "test") for problem in load_problems(each, split, data_dir)
+    ]
+    with err.status("making chains"):
+        done = make(given, wanted, others, copies, seed)
+    write_jsonl(out_file, (chain.to_json() for chain in done.chains))
+    if as_json:
+        print_json({"given": len(given), "chains": len(done.chains), **done.counts})
+        return
+    table = columns_table("", "chains")
+    for kind, counts in done.counts.items():
+        for reason, count in counts.most_common():
+            table.add_row(f"{kind}: {reason.replace('_', ' ')}", f"{count:,}")
+    out.print(table)
+    out.print(f"{len(given):,} chains given, {len(done.chains):,} in {visible(str(out_file))}", soft_wrap=True)

@@ -62,10 +62,14 @@ def in_dev(question: str) -> bool:
 
 
 def carve(items: Sequence[Item], split: str) -> list[Item]:
-    """The items of ``split``, where ``items`` is the part it comes from."""
+    """The items of ``split``, where ``items`` is the part it comes from; what was made from another is never in dev."""
     if split not in ("train", "dev"):
         return list(items)
-    return [item for item in items if in_dev(item[0].question) == (split == "dev")]
+    return [item for item in items if _is_dev(*item) == (split == "dev")]
+
+
+def _is_dev(problem: Problem, chain: Chain | None) -> bool:
+    return in_dev(problem.question) and not (chain is not None and "made_from" in chain.metadata)
 
 
 def checked(problem: Problem, where: str) -> Problem:

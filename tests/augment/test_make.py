@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from socratic.augment.make import augment, bare, chosen_kinds, prefixes, with_marks
+from socratic.augment.vary import Impossible
+from socratic.calculator import disagreements
+from socratic.curate import check
+from socratic.store import write_jsonl
+from socratic.tasks import in_dev, load_chains, load_problems
+from socratic.types import Chain, Problem, Step, UserError
+
+PENS = Chain(
+    problem_id="d/train/1",
+    dataset="d",
+    question="Ann has 3 boxes of 12 pens. If she gives 5 pens to Ben, how many pens does she keep?",
+    answer="31",
+    answer_type="number",
+    steps=(
+        Step("How many pens does Ann have?", "Ann has 3*12=<<3*12=36>>36 pens."),
+        Step("How many pens does she keep?", "She keeps 36-5=<<36-5=31>>31."),
+    ),
+    final_answer="31",
+)
+
+
+def problem(question: str) -> Problem:
+    return Problem("d/test/1", "d", "test", question, "1")
+
+
+def test_a_prefix_problem_keeps_what_is_told_and_asks_a_sub_question() -> None:
+    (made,) = prefixes(PENS)
+    assert made.question == "Ann has 3 boxes of 12 pens. If she gives 5 pens to Ben, how many pens does Ann have?"
+    assert (made.answer, made.final_answer, made.steps) == ("36", "36", PENS.steps[:1])
+    assert (made.problem_id, made.source) == ("d/train/1/prefix-1", "augmented:prefix-1")
+    assert made.metadata["made_from"] == "d/train/1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Ann has 36 pens.",
+        "Ann has <<3*12=36>>36 pens in 3 boxes.",
+        "Ann has <<3*12=36>>37 pens.",
+        "Ann has <<3*12=35>>35 pens.",
+        "Ann has <<x=36>>36 pens.",
+    ],
+)
+def test_a_step_whose_result_is_in_doubt_gives_no_problem(answer: str) -> None:
+    assert not list(prefixes(replace(PENS, steps=(replace(PENS.steps[0], answer=answer), PENS.steps[1]))))
+
+
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        (replace(PENS, question="Ann has 3 boxes of 12 pens. Say how many she keeps."), "no_final_question"),
+        (replace(PENS, steps=tuple(Step("", step.answer) for step in PENS.steps)), "no_sub_questions"),
+    ],
+)
+def test_chains_without_prefix_problems_say_why(chain: Chain, reason: str) -> None:
+    with pytest.raises(Impossible, match=reason):
+        list(prefixes(chain))
+
+
+@pytest.mark.parametrize(
+    ("answer", "marked"),
+    [
+        ("Ann has 3 x 12 = 36 pens.", "Ann has 3 x 12 = <<3*12=36>>36 pens."),
+        ("It is $9 + $3.50 = $12.50.", "It is $9 + $3.50 = $<<9+3.50=12.50>>12.50."),
+        ("2+2=4 and 4*5=20", "2+2=<<2+2=4>>4 and 4*5=<<4*5=20>>20"),
+        ("First 2+2=<<2+2=4>>4, then 4*5=20.", "First 2+2=<<2+2=4>>4, then 4*5=<<4*5=20>>20."),
+    ],
+)
+def test_right_calculations_in_prose_are_marked(answer: str, marked: str) -> None:
+    chain = replace(PENS, steps=(Step("How many?", answer),))
+    assert with_marks(chain).steps[0].answer == marked
+
+
+@pytest.mark.parametrize("answer", ["3 x 12 = 37", "10% + 5% = 15%", "36 pens", "3*12=<<3*12=36>>36"])
+def test_nothing_else_is_marked(answer: str) -> None:
+    with pytest.raises(Impossible, match="nothing_to_mark"):
+        with_marks(replace(PENS, steps=(Step("How many?", answer),)))
+
+
+def test_bare_answers_are_the_marks_with_their_results() -> None:
+    assert [step.answer for step in bare(PENS).steps] == ["<<3*12=36>>36", "<<36-5=31>>31"]
+    assert [step.question for step in bare(PENS).steps] == [step.question for step in PENS.steps]
+    with pytest.raises(Impossible, match="step_without_mark"):
+        bare(replace(PENS, steps=(*PENS.steps, Step("And?", "31 pens."))))
+
+
+def test_what_stands_in_dev_or_test_is_not_made_again() -> None:
+    told = "Ann has 3 boxes of 12 pens. If she gives 5 pens to Ben, how many pens does Ann have?"
+    in_words = "Ann has five boxes of 20 pens. If she gives eight pens to Ben, how many pens does Ann have?"
+    for there in (told, told.upper(), in_words):
+        done = augment([PENS], ["prefix"], [problem(there)])
+        assert done.counts["prefix"] == {"like_dev_or_test": 1}
+        assert done.chains == [PENS]
+    assert augment([PENS], ["prefix"], [problem("Another one?")]).counts["prefix"] == {"made": 1}
+
+
+def test_a_problem_is_made_once_and_must_pass_curation() -> None:
+    (new,) = prefixes(PENS)
+    twice = augment([PENS, replace(PENS, sample=1), new], ["prefix"], [])
+    assert twice.counts["prefix"] == {"duplicate": 2}
+    odd = replace(PENS, steps=(replace(PENS.steps[0], answer="She has 17+19=<<17+19=36>>36 pens."), PENS.steps[1]))
+    assert augment([odd], ["prefix"], []).counts["prefix"] == {"unfounded_number": 1}
+
+
+def test_kinds_build_on_each_other_in_their_order() -> None:
+    chain = replace(PENS, steps=(Step(PENS.steps[0].question, "Ann has 3*12=36 pens."), PENS.steps[1]))
+    kinds = chosen_kinds(["bare", "prefix", "marks"])
+    assert kinds == ["marks", "prefix", "bare"]
+    done = augment([chain], kinds, [])
+    assert [c.steps[0].answer for c in done.chains] == ["<<3*12=36>>36"] * 2
+    with pytest.raises(UserError, match="'suffix' is unknown"):
+        chosen_kinds(["suffix"])
+
+
+def test_dev_stays_what_it_is(tmp_path: Path) -> None:
+    dev = next(c for n in range(100) if in_dev((c := replace(PENS, question=f"{PENS.question} {n}?")).question))
+    assert augment([dev], ["prefix"], []).chains == [dev]
+    made = next(
+        c
+        for n in range(200)
+        for c in augment([replace(PENS, question=f"In {n}, {PENS.question}")], ["prefix"], []).chains[1:]
+        if in_dev(c.question)
+    )
+    write_jsonl(tmp_path / "c.jsonl", [dev.to_json(), made.to_json()])
+    held = {split: load_chains(str(tmp_path / "c.jsonl"), split) for split in ("train", "dev")}
+    assert held == {"train": [made], "dev": [dev]}
+
+
+def test_of_gsm8k(data_dir: Path) -> None:
+    """Every chain made of real ones is right by the calculator and by curation, and its problem new."""
+    chains = load_chains("gsm8k", "train", data_dir)[:150]
+    tests = load_problems("gsm8k", "test", data_dir)[:200]
+    done = augment(chains, ["marks", "prefix", "vary"], tests)
+    new = done.chains[len(chains) :]
+    assert done.counts["prefix"]["made"] > 150
+    assert done.counts["vary"]["made"] > 50
+    assert all(check(chain) is None for chain in new)
+    assert not any(disagreements(step.answer) for chain in new for step in chain.steps)
+    questions = [chain.question for chain in done.chains] + [each.question for each in tests]
+    assert len(set(questions)) == len({c.question for c in chains}) + len(new) + len(tests)
