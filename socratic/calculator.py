@@ -201,6 +201,11 @@ def checked(text: str) -> Iterator[tuple[Mark, bool]]:
             yield found, agrees(found.result, value)
 
 
+def disagreements(text: str) -> list[Mark]:
+    """What `checked` finds wrong, in the order of the text."""
+    return sorted((mark for mark, is_right in checked(text) if not is_right), key=lambda mark: mark.start)
+
+
 def _canonical_mark(match: re.Match[str]) -> str:
     expr, result = match.groups()
     value = _value(expr)

@@ -394,7 +394,7 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
         ((*TRAIN, "--seed", "1", "--set", "seed=2"), "--set seed=2: seed has an option of its own; give --seed"),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
-        (("solve",), "the problem is empty; give its text, or --file"),
+        (("solve",), "the problem is empty; give its text"),
         (("solve", "--file", "-", *PAIR), "standard input is empty; it needs at least one record"),
         (("solve", "x", "--file", "CHAINS"), "give either the problem's text or --file, and not both"),
         (("solve", "  ", *PAIR), "the problem is empty"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from conftest import CHECKOUT
-from pages import SHELL, SHOWN, Block, Shell, blocks, teacher, words_of, write_data
+from docs_shell import SHELL, SHOWN, Block, Shell, blocks, teacher, words_of, write_data
 from test_cli import Cli, cli
 from test_trainer import save_tiny
 

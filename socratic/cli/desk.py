@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from socratic.answers import score
-from socratic.calculator import checked
+from socratic.calculator import disagreements
 from socratic.cli.screen import Screen
 from socratic.cli.shared import out, typed_problem
 from socratic.learner import Learner
@@ -251,9 +251,8 @@ class Desk:
         if not text or not self._asked():
             raise UserError("/answer TEXT answers the question that waits; there must be both")
         tutor.put_answer(text)
-        for mark, is_right in checked(text):
-            if not is_right:
-                self.screen.say("wrong", f"{mark.expr} is not {mark.result}")
+        for mark in disagreements(text):
+            self.screen.say("wrong", f"{mark.expr} is not {mark.result}")
 
     def reanswer(self) -> None:
         """Have the last answer written again."""

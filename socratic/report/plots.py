@@ -30,7 +30,7 @@ _COSTS = (
 
 WRONG = {
     "no answer": "no answer was read (unparsed, ambiguous, truncated or empty)",
-    "wrong mark": "a calculator mark states a wrong result",
+    "wrong arithmetic": "a calculation states a wrong result",
     "fewer steps": "fewer steps than gold",
     "more steps": "more steps than gold",
     "other": "none of these",
@@ -189,7 +189,7 @@ def _wrong_kind(score: Score, trace: Trace, chain: Chain | None) -> str:
     if score.predicted is None:
         return "no answer"
     if any(disagreements(step.answer) for step in trace.steps):
-        return "wrong mark"
+        return "wrong arithmetic"
     if chain is None or trace.solver == "answer":
         return "other"
     lines = (1 if step.question else len(step.answer.split("\n")) for step in trace.steps)

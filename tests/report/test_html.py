@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import CHAINS, PROBLEMS, as_gold, chain_of_thought, gold_steps, make_page_of, make_run, said, slips
 from rich.console import Console
+from sample_runs import CHAINS, PROBLEMS, as_gold, chain_of_thought, gold_steps, make_page_of, make_run, said, slips
 
 import socratic.report.html as html
 from socratic.evaluate import Run

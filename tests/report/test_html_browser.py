@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pages import CHAINS, PROBLEMS, as_gold, chain_of_thought, make_page_of, make_run, slips
+from sample_runs import CHAINS, PROBLEMS, as_gold, chain_of_thought, make_page_of, make_run, slips
 from test_html import HOSTILE, hostile
 
 from socratic.evaluate import Run

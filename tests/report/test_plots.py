@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from pages import CHAINS, as_gold, chain_of_thought, gold_steps, make_page_of, make_run, said, slips
+from sample_runs import CHAINS, as_gold, chain_of_thought, gold_steps, make_page_of, make_run, said, slips
 
 from socratic.evaluate import Run
 from socratic.report import plots
@@ -65,7 +65,7 @@ def test_stop_reasons_are_shares_of_samples(found: dict[str, Plot]) -> None:
     ("steps", "answer", "kind"),
     [
         ((), "", "no answer"),
-        ((Step("q", "<<1+1=3>>3"),), "8", "wrong mark"),
+        ((Step("q", "<<1+1=3>>3"),), "8", "wrong arithmetic"),
         (gold_steps(2)[:2], "8", "fewer steps"),
         (gold_steps(2) * 2, "8", "more steps"),
         (gold_steps(2), "8", "other"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import as_gold, make_page_of, make_run
+from sample_runs import as_gold, make_page_of, make_run
 
 from socratic import store
 from socratic.evaluate import Run
