@@ -126,6 +126,14 @@ class _Plan:
         )
         if not self.free:
             raise Impossible("nothing_to_vary")
+        if any(self._may_follow(value) for value in self.told.keys() - used - self.per_cents):
+            raise Impossible("untraced_number")
+
+    def _may_follow(self, value: Fraction) -> bool:
+        """Whether a told value that no mark reads may be a sum or multiple of told ones, as ``12`` of three times 4."""
+        others = self.told.keys() - {value}
+        sums = {a + b for a in self.free for b in others} | {times * a for a in self.free for times in range(2, 11)}
+        return value in sums
 
     def is_known(self, value: Fraction) -> bool:
         """Whether ``value`` may stand there for something that everybody knows."""

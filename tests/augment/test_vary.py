@@ -14,7 +14,7 @@ from socratic.types import Chain, Step
 COATS = Chain(
     problem_id="d/train/1",
     dataset="d",
-    question="A shop sells twelve coats at $1,500.50 each. On Monday it gives 20% off, and 4 coats are sold. "
+    question="A shop sells seventeen coats at $1,500.50 each. On Monday it gives 20% off, and 4 coats are sold. "
     "How much comes in?",
     answer="4,801.60",
     answer_type="number",
@@ -49,7 +49,7 @@ def test_all_that_follows_is_calculated_anew() -> None:
 
 def test_numbers_are_written_as_they_were() -> None:
     written = [made.question for made in made_of(COATS)]
-    assert all("twelve coats" in question for question in written)  # it leads to nothing
+    assert all("seventeen coats" in question for question in written)  # it leads to nothing
     prices = [question.split("$")[1].split()[0] for question in written]
     assert all(("," in price) == (float(price.replace(",", "")) >= 1000) for price in prices)
     assert all(price[-3] == "." for price in prices)
@@ -84,6 +84,12 @@ def test_whole_numbers_stay_whole_and_positive_ones_positive() -> None:
         ("Ann has 3 bags of 8 pens. How many?", "She has 11*8=<<11*8=88>>88.", "88", "untraced_number"),
         ("Ann has 3 bags of 8 pens. How many?", "She has 3*8=<<3*8=25>>25.", "25", "wrong_mark"),
         ("Ann has 3 bags of 8 pens. How many?", "She has 3*8=<<3*8=24>>24.", "25", "answer_not_traced"),
+        (
+            "Ann saves $5 for 4 weeks, then $6 for 4 weeks. How much in 8?",
+            "5*4+6*4=<<5*4+6*4=44>>44",
+            "44",
+            "untraced_number",
+        ),
         ("Ann came 2nd at 8:00. How many?", "2*8=<<2*8=16>>16", "16", "nothing_to_vary"),
         ("Ann was born in 1999. When is she 1?", "1999+1=<<1999+1=2000>>2000", "2000", "nothing_to_vary"),
         ("Ann runs 7 miles a week. How many a day?", "7/7=<<7/7=1>>1", "1", "nothing_to_vary"),
