@@ -27,6 +27,8 @@ Kind = Literal["marks", "prefix", "vary", "bare"]
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”']?\s+(?=\S)")
 _ASKS = r"(?:(?:at|in|by|for|on|to|after|of|from|with)\s+)?(?:how|what|who|which|when|where)|find|calculate|determine"
 _CONDITION = re.compile(rf"(.+?,)\s+(?:then\s+)?(?:{_ASKS})\b", re.IGNORECASE | re.DOTALL)
+_IS_TOLD = re.compile(r"if|when|assuming|suppose|given|since|because|as\b", re.IGNORECASE)
+_QUALIFIES = re.compile(r"\b(?:less|more|fewer|than|each|every|per|apiece|profit|extra|additional)\b", re.IGNORECASE)
 _ASKING = re.compile(rf"(?:{_ASKS})\b", re.IGNORECASE)
 
 
@@ -115,9 +117,10 @@ def _made(kind: Kind, chain: Chain, copies: int, seed: int, count: Counter[str])
 def prefixes(chain: Chain) -> Iterator[Chain]:
     """A problem for each step but the last: what is told stays, the step's question is asked, its result the answer.
 
-    A condition in the final question (``If each costs $2, how many …``) is told too. Steps whose result cannot be read
-    without doubt, or that ask what the problem asks, give none. Raises `Impossible` for a chain without sub-questions,
-    or whose problem does not end in a question.
+    A condition in the final question (``If each costs $2, how many …``) is told too. Steps give none whose result
+    cannot be read without doubt, is qualified in another way than their question (``5 less than on Monday``), or that
+    ask what the problem asks. Raises `Impossible` for a chain without sub-questions, or whose problem does not end in a
+    question.
     """
     *told, last = _SENTENCE_END.split(chain.question.strip())
     if not last.rstrip("\"”'").endswith("?"):
@@ -130,10 +133,10 @@ def prefixes(chain: Chain) -> Iterator[Chain]:
         answer = _result(step)
         if answer is None or not asked.endswith("?") or _words(asked) in _words(chain.question):
             continue
-        if condition and _ASKING.match(asked):
+        if condition and _IS_TOLD.match(condition[1]):
+            if not _ASKING.match(asked):
+                continue
             asked = f"{condition[1]} {asked[0].lower()}{asked[1:]}"
-        elif condition:
-            continue
         question = " ".join([*told, asked])
         steps = chain.steps[:number]
         made = replace(chain, question=question, answer=answer, final_answer=answer, steps=steps)
@@ -178,7 +181,10 @@ def _result(step: Step) -> str | None:
     written = [*marks(step.answer)]
     if not written or not holds(written[-1]):
         return None
-    numbers = NUMBER.findall(step.answer, written[-1].end)
+    behind = step.answer[written[-1].end :]
+    numbers = NUMBER.findall(behind)
+    if set(map(str.lower, _QUALIFIES.findall(behind))) - set(map(str.lower, _QUALIFIES.findall(step.question))):
+        return None
     return numbers[0] if len(numbers) == 1 and agrees(numbers[0], calculate(written[-1].expr)) else None
 
 

@@ -47,10 +47,16 @@ def test_a_prefix_problem_keeps_what_is_told_and_asks_a_sub_question() -> None:
         "Ann has <<3*12=36>>37 pens.",
         "Ann has <<3*12=35>>35 pens.",
         "Ann has <<x=36>>36 pens.",
+        "Ann has <<3*12=36>>36 pens more than Ben.",
     ],
 )
 def test_a_step_whose_result_is_in_doubt_gives_no_problem(answer: str) -> None:
     assert not list(prefixes(replace(PENS, steps=(replace(PENS.steps[0], answer=answer), PENS.steps[1]))))
+
+
+def test_only_what_is_told_of_a_final_question_stays() -> None:
+    (made,) = prefixes(replace(PENS, question="Ann has 3 boxes of 12 pens. After giving 5 away, how many are left?"))
+    assert made.question == "Ann has 3 boxes of 12 pens. How many pens does Ann have?"
 
 
 @pytest.mark.parametrize(
