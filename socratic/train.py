@@ -17,7 +17,7 @@ from typing import Any
 
 from socratic.config import differences
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Card, is_checkpoint, read_card, save_student
+from socratic.lm.checkpoint import Card, check_is_student, is_checkpoint, read_card, save_student
 from socratic.lm.load import default_device, hush_transformers, load_lm
 from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
 from socratic.store import (
@@ -45,8 +45,7 @@ def starting_point(student: str | None, start_from: Path | None) -> str:
         if student is None:
             raise UserError("nothing to start from; give --student MODEL, or --from a trained student")
         return student
-    if not is_checkpoint(start_from):
-        raise UserError(f"{start_from} is no trained student; give the folder that train wrote")
+    check_is_student(start_from)
     base = read_card(start_from).base.location
     if student is not None and base not in (student, str(Path(student).resolve())):
         raise UserError(f"--from {start_from} was trained from {base}, not {student}; leave --student out")

@@ -95,7 +95,7 @@ PAIR = ("--qg", "asker", "--qa", "answerer")
 def test_help_lists_the_commands(cli: Cli) -> None:
     result = cli("--help")
     assert (result.code, result.err) == (0, "")
-    commands = "data teach curate train merge solve tutor evaluate score compare show rate run demo doctor"
+    commands = "data teach curate train merge export solve tutor evaluate score compare show rate run demo doctor"
     for name in commands.split():
         assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
     assert cli("train", "--help").out.count("--") > 8
@@ -394,6 +394,7 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
         ((*TRAIN, "--seed", "1", "--set", "seed=2"), "--set seed=2: seed has an option of its own; give --seed"),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
+        (("export", "STUDENT", "--out", "OUT"), "is no trained student"),
         (("solve",), "the problem is empty; give its text"),
         (("solve", "--file", "-", *PAIR), "standard input is empty; it needs at least one record"),
         (("solve", "x", "--file", "CHAINS"), "give either the problem's text or --file, and not both"),

@@ -27,6 +27,7 @@ for command in (
     teaching.augment,
     students.train,
     students.merge,
+    students.export,
     students.solve,
     tutor,
     students.evaluate,

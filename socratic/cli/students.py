@@ -34,6 +34,7 @@ from socratic.cli.shared import (
     SolverOption,
     Split,
     Temperature,
+    check_out,
     column_names,
     complain,
     err,
@@ -103,6 +104,20 @@ def merge(
     from socratic.lm.load import merge as merge_adapter
 
     merge_adapter(adapter, out_dir)
+
+
+def export(
+    student: Annotated[Path, typer.Argument(help="Folder of a trained student.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The file, such as student.gguf.")],
+    dtype: Annotated[str, typer.Option(help="f16, bf16 or f32.")] = "f16",
+) -> None:
+    """Write a trained student as a GGUF file, which llama.cpp and `socratic` itself load."""
+    from socratic.lm.export import export_gguf
+    from socratic.lm.load import hush_transformers
+
+    check_out(out_file)
+    hush_transformers()
+    export_gguf(student, out_file, dtype)
 
 
 def solve(

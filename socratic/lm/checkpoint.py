@@ -61,12 +61,23 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / CARD).is_file() or (folder / MANIFEST).is_file()
 
 
+def check_is_student(folder: Path) -> None:
+    """Raise `UserError` where `is_checkpoint` says no."""
+    if not is_checkpoint(folder):
+        raise UserError(f"{folder} is no trained student; give the folder that train wrote")
+
+
 def read_card(folder: Path) -> Card:
     """The card in ``folder``; raises `UserError` where it is unreadable or of another transcript version."""
-    card = Card.parse(read_json(folder / CARD), where=f"{folder / CARD} field")
+    return parse_card(read_json(folder / CARD), folder, f"{folder / CARD} field")
+
+
+def parse_card(values: dict[str, Any], student: Path, where: str) -> Card:
+    """The card of ``student``, a folder or a GGUF file; raises `UserError` as `read_card` does."""
+    card = Card.parse(values, where)
     if card.transcript != TRANSCRIPT_VERSION:
         raise UserError(
-            f"{folder} was trained on transcript version {card.transcript}, not {TRANSCRIPT_VERSION}; train it again"
+            f"{student} was trained on transcript version {card.transcript}, not {TRANSCRIPT_VERSION}; train it again"
         )
     return card
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import platform
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import Base, Card, check_end, is_checkpoint, read_card, save_student
+from socratic.lm.checkpoint import (
+    Base,
+    Card,
+    check_end,
+    check_is_student,
+    is_checkpoint,
+    parse_card,
+    read_card,
+    save_student,
+)
 from socratic.store import check_manifest, hash_file, hash_json
 from socratic.tokens import Codec
 from socratic.types import UserError
 
 ENDPOINT = "openai:"
+CARD_KEY, CONFIG_KEY = "socratic.card", "socratic.config"
+"""Where an exported GGUF file keeps the student's card and its config."""
 
 
 @dataclass
@@ -52,6 +63,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         pretrained, card = load_student(folder, torch_dtype(dtype, device))
     else:
         pretrained = load_pretrained(model, torch_dtype(dtype, device))
+        card = _exported_card(folder, pretrained.tokenizer) if folder.suffix == ".gguf" else None
     codec = Codec(pretrained.tokenizer)
     network = pretrained.model.to(device)
     name = folder.name or model
@@ -101,8 +113,7 @@ def merge(adapter: Path, out: Path) -> Card:
     """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card."""
     import torch
 
-    if not is_checkpoint(adapter):
-        raise UserError(f"{adapter} is no trained student; give the folder that train wrote")
+    check_is_student(adapter)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give another --out")
     pretrained, card = load_student(adapter, torch.float32)
@@ -151,10 +162,15 @@ def load_tokenizer(model: str) -> Any:
 def load_gguf_tokenizer(path: Path) -> Any:
     """The tokenizer of a GGUF file, with the special tokens that the file's own metadata names."""
     import gguf
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     fields = gguf.GGUFReader(str(path)).fields
+    fast: Any = PreTrainedTokenizerFast
+    if whole := fields.get(gguf.Keys.Tokenizer.HF_JSON):  # else it is put together of what llama.cpp reads
+        tokenizer = fast(tokenizer_object=Tokenizer.from_str(whole.contents()))
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         field = fields.get(f"tokenizer.ggml.{key}_token_id")
         if field is not None:
@@ -164,22 +180,44 @@ def load_gguf_tokenizer(path: Path) -> Any:
 
 def _load_gguf(path: Path, dtype: Any) -> Pretrained:
     """A dequantized GGUF as a plain model: its own config without the quantization, which could not be saved."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
     if not path.is_file():
         raise UserError(f"there is no file {path}; give the path of a .gguf file")
     try:
-        loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise UserError(f"{path} cannot be read as GGUF ({str(error).strip().splitlines()[0][:200]})") from None
-    tokenizer = load_gguf_tokenizer(path)
+        exported = _exported(path, CONFIG_KEY)
+        how = {"config": AutoConfig.for_model(**exported)} if exported else {}
+        loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype, **how)
+        tokenizer = load_gguf_tokenizer(path)
+    except Exception as error:  # whatever transformers, gguf or tokenizers raise over a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path} cannot be read as GGUF ({reason})") from None
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     settings |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     plain = auto.from_config(type(loaded.config).from_dict(settings), dtype=dtype)
     plain.load_state_dict(loaded.state_dict())
     plain.tie_weights()
-    return Pretrained(plain, tokenizer, Base(location=str(path.resolve()), sha256=hash_file(path)))
+    return Pretrained(plain.eval(), tokenizer, Base(location=str(path.resolve()), sha256=hash_file(path)))
+
+
+def _exported_card(path: Path, tokenizer: Any) -> Card | None:
+    """The card that `socratic.lm.export` wrote into a GGUF file; None in any other."""
+    if (values := _exported(path, CARD_KEY)) is None:
+        return None
+    card = parse_card(values, path, f"card of {path}: field")
+    check_end(card, tokenizer, path)
+    return card
+
+
+def _exported(path: Path, key: str) -> dict[str, Any] | None:
+    import gguf
+
+    field = gguf.GGUFReader(str(path)).fields.get(key)
+    try:
+        return None if field is None else dict(json.loads(field.contents()))
+    except ValueError:
+        raise UserError(f"{path} is damaged: its {key} is not JSON; export it again") from None
 
 
 def _hash_weights(folder: Path) -> str:
