@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
@@ -76,8 +76,8 @@ class Event:
 
 
 @dataclass
-class _Outcome:
-    """A solution in the making."""
+class Outcome:
+    """A solution in the making; ``slots`` are the texts that stand."""
 
     stop_reason: StopReason = "finished"
     steps: list[Step] = field(default_factory=list)
@@ -103,7 +103,7 @@ class _Outcome:
         return None
 
 
-Loop = Generator[tuple[LM, Session, SlotKind], Completion, _Outcome]
+Loop = Generator[tuple[LM, Session, SlotKind], Completion, None]
 
 
 def open_sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
@@ -116,9 +116,8 @@ def open_sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Se
     return ask, reply
 
 
-def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
+def _stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
     """QG asks, QA answers, each as far as nothing is given in its place."""
-    out = _Outcome()
     ask, reply = open_sessions(problem, qg, qa, qg_sees)
     sessions = [ask] if ask is reply else [ask, reply]
     marks = [session.mark() for session in sessions]
@@ -167,15 +166,14 @@ def _stepwise(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int,
             session.crop(mark)
     reply.write_marker("question")  # whatever stopped it, the final slot follows the prefix it was trained on
     reply.write_slot("")
-    return (yield from _final_slot(out, qa, reply))
+    yield from _final_slot(out, qa, reply)
 
 
-def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
+def _teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
     """Every slot behind a gold history, as in training: what a student writes is kept, and gold then takes its place.
 
     The final slot follows QA's own last answer. What ends in a fault is kept as ``""``, and of errors the first.
     """
-    out = _Outcome()
     error: str | None = None
     ask, reply = open_sessions(problem, qg, qa, qg_sees)
     for number, step in enumerate(gold, start=1):
@@ -204,16 +202,15 @@ def _teacher_forced(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Seq
     out.stop_reason, out.error = "model_error" if error else "finished", error
     reply.write_marker("question")
     reply.write_slot("")
-    return (yield from _final_slot(out, qa, reply))
+    yield from _final_slot(out, qa, reply)
 
 
 def _as_learned(text: str) -> str:
     return learned_text(canonicalise(text))
 
 
-def _single(problem: Problem, lm: LM, with_rationale: bool) -> Loop:
+def _single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool) -> Loop:
     """Chain of thought as a loop of one step, or the bare answer."""
-    out = _Outcome()
     session = lm.session()
     session.write_problem(render_problem(problem))
     if with_rationale:
@@ -225,14 +222,13 @@ def _single(problem: Problem, lm: LM, with_rationale: bool) -> Loop:
         else:
             out.steps.append(Step("", rationale.strip()))
             out.slots.append(rationale)
-    return (yield from _final_slot(out, lm, session))
+    yield from _final_slot(out, lm, session)
 
 
-def _final_slot(out: _Outcome, lm: LM, session: Session) -> Loop:
+def _final_slot(out: Outcome, lm: LM, session: Session) -> Loop:
     session.write_marker("final")
     answer = out.take((yield lm, session, "final"))
     out.answer = answer.strip() if answer is not None else None
-    return out
 
 
 def normalised(step: Step) -> tuple[str, str]:
@@ -241,14 +237,20 @@ def normalised(step: Step) -> tuple[str, str]:
 
 
 @dataclass(eq=False)
-class _Job:
-    """One problem's loop while it runs; ``seconds`` is its share of the time of the steps it was in."""
+class Job:
+    """One problem's loop while it runs: ``out`` is what came of it so far, ``trace`` stands once it has ended.
 
+    ``seconds`` is its share of the time of the steps it was in.
+    """
+
+    solving: Solving
     problem: Problem
     sample: int
+    out: Outcome
     loop: Loop
     rng: random.Random
     seconds: float = 0.0
+    trace: Trace | None = None
 
 
 class Solving:
@@ -309,45 +311,27 @@ class Solving:
         """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
         if type(batch_size) is not int or batch_size < 1:
             raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-        under_way: dict[Request, _Job] = {}
-        self._check_idle()
+        board, waiting = Board(self.models), iter(jobs)
         try:
-            yield from self._run(iter(jobs), batch_size, under_way)
+            while True:
+                for problem, sample in islice(waiting, batch_size - len(board.under_way)):
+                    board.add(self, problem, sample)
+                if not board.under_way:
+                    return
+                for job in board.step():
+                    if job.trace is not None:
+                        yield job.trace
         finally:
-            for model in self.models:
-                model.cancel(under_way)
-
-    def _run(
-        self, jobs: Iterator[tuple[Problem, int]], batch_size: int, under_way: dict[Request, _Job]
-    ) -> Iterator[Trace]:
-        while True:
-            for problem, sample in islice(jobs, batch_size - len(under_way)):
-                job = self._start(problem, sample)
-                under_way[self._submit(job, next(job.loop))] = job
-            if not under_way:
-                return
-            model = max(self.models, key=lambda model: model.waiting)
-            aboard = [job for request, job in under_way.items() if request.lm is model]
-            started = time.perf_counter()
-            ended = model.step(_CHUNK)
-            for job in aboard:
-                job.seconds += (time.perf_counter() - started) / len(aboard)
-            for request in ended:
-                job = under_way.pop(request)
-                assert request.completion is not None
-                try:
-                    under_way[self._submit(job, job.loop.send(request.completion))] = job
-                except StopIteration as stop:
-                    yield self._trace(job, stop.value)
+            board.close()
 
     def stream(self, problem: Problem, sample: int = 0) -> Iterator[Event]:
         """One problem, an `Event` for each new piece of text; the last event carries the trace."""
-        self._check_idle()
-        job = self._start(problem, sample)
+        check_idle(self.models)
+        job = self.start(problem, sample)
         started = time.perf_counter()
         wanted = next(job.loop)
         while True:
-            request = self._request(job, wanted)
+            request = self.job_request(job, wanted)
             shown = 0
             for piece in decode(request):
                 yield Event(request.kind, piece)
@@ -357,19 +341,17 @@ class Solving:
             yield Event(request.kind, completion.text[shown:], done=True, fault=completion.fault)
             try:
                 wanted = job.loop.send(completion)
-            except StopIteration as stop:
+            except StopIteration:
                 job.seconds = time.perf_counter() - started
-                yield Event("trace", trace=self._trace(job, stop.value))
+                yield Event("trace", trace=self.trace(job))
                 return
 
-    def _check_idle(self) -> None:
-        if busy := [model.name for model in self.models if model.waiting]:
-            raise UserError(f"{busy[0]} is solving for another call; let that one end, or close it")
-
-    def _start(self, problem: Problem, sample: int) -> _Job:
+    def start(self, problem: Problem, sample: int) -> Job:
+        """A job whose loop has not begun."""
         key = f"{self.settings.seed}|{problem.id}|{sample}"
         rng = random.Random(hashlib.sha256(key.encode()).digest())
-        return _Job(problem, sample, self._loop(problem), rng)
+        out = Outcome()
+        return Job(self, problem, sample, out, self._loop(out, problem), rng)
 
     @property
     def pair(self) -> tuple[LM, LM] | None:
@@ -381,22 +363,18 @@ class Solving:
         assert qa is not None
         return qg, qa
 
-    def _loop(self, problem: Problem) -> Loop:
+    def _loop(self, out: Outcome, problem: Problem) -> Loop:
         if self.pair is not None:
             qg, qa = self.pair
             given = self.intervention.given[problem.id] if self.intervention else NOTHING
             if given.history:
-                return _teacher_forced(problem, qg, qa, self.qg_sees, given.history)
-            return _stepwise(problem, qg, qa, self.qg_sees, self.settings.max_steps, given)
+                return _teacher_forced(out, problem, qg, qa, self.qg_sees, given.history)
+            return _stepwise(out, problem, qg, qa, self.qg_sees, self.settings.max_steps, given)
         assert self._lm is not None
-        return _single(problem, self._lm, with_rationale=self.settings.solver == "cot")
+        return _single(out, problem, self._lm, with_rationale=self.settings.solver == "cot")
 
-    def _submit(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
-        request = self._request(job, wanted)
-        request.lm.submit(request)
-        return request
-
-    def _request(self, job: _Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
+    def job_request(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
+        """The request for the slot that a job's loop wants."""
         return self.request(*wanted, self.settings.temperature, job.rng)
 
     def request(self, lm: LM, session: Session, kind: SlotKind, temperature: float, rng: random.Random) -> Request:
@@ -405,7 +383,9 @@ class Solving:
         most = self.settings.max_rationale_tokens if rationale else self.settings.max_tokens
         return Request(lm, session, kind, most, self.calculator, temperature, rng)
 
-    def _trace(self, job: _Job, out: _Outcome) -> Trace:
+    def trace(self, job: Job) -> Trace:
+        """The trace of a job that has ended."""
+        out = job.out
         return Trace(
             problem_id=job.problem.id,
             sample=job.sample,
@@ -420,6 +400,64 @@ class Solving:
             seconds=round(job.seconds, 4),
             version=TRANSCRIPT_VERSION,
         )
+
+
+class Board:
+    """Problems under way at once over the same models: any may join, and leave, between two steps.
+
+    Raises `UserError` where a model is solving for another call.
+    """
+
+    def __init__(self, models: Sequence[LM]) -> None:
+        check_idle(models)
+        self.models = models
+        self.under_way: dict[Request, Job] = {}
+
+    def add(self, solving: Solving, problem: Problem, sample: int = 0) -> Job:
+        """Take a problem on, to be solved by ``solving``, whose models are the board's."""
+        job = solving.start(problem, sample)
+        self._submit(job, next(job.loop))
+        return job
+
+    def step(self) -> list[Job]:
+        """Advance, by a few tokens, the model that most wait for; the jobs that a slot came to, ended or not."""
+        model = max(self.models, key=lambda model: model.waiting)
+        aboard = [job for request, job in self.under_way.items() if request.lm is model]
+        started = time.perf_counter()
+        ended = model.step(_CHUNK)
+        for job in aboard:
+            job.seconds += (time.perf_counter() - started) / len(aboard)
+        moved = [self.under_way.pop(request) for request in ended]
+        for request, job in zip(ended, moved, strict=True):
+            assert request.completion is not None
+            try:
+                self._submit(job, job.loop.send(request.completion))
+            except StopIteration:
+                job.trace = job.solving.trace(job)
+        return moved
+
+    def remove(self, jobs: Collection[Job]) -> None:
+        """Cancel jobs, whether or not they have ended."""
+        dropped = [request for request, job in self.under_way.items() if job in jobs]
+        for model in self.models:
+            model.cancel(dropped)
+        for request in dropped:
+            del self.under_way[request]
+
+    def close(self) -> None:
+        """Cancel all that is under way."""
+        self.remove(set(self.under_way.values()))
+
+    def _submit(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> None:
+        request = job.solving.job_request(job, wanted)
+        request.lm.submit(request)
+        self.under_way[request] = job
+
+
+def check_idle(models: Sequence[LM]) -> None:
+    """Raise `UserError` where a model is at work."""
+    if busy := [model.name for model in models if model.waiting]:
+        raise UserError(f"{busy[0]} is solving for another call; let that one end, or close it")
 
 
 def decode(request: Request) -> Iterator[str]:

@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"tasks", "lm", "examples", "interventions", "curate"},
     {"doctor"},
     {"augment", "loops", "optimizer", "prepare", "teacher"},
-    {"cluster", "recipe", "trainer"},
+    {"cluster", "recipe", "serve", "trainer"},
     {"assemble"},
     {"train", "evaluate"},
     {"report"},
@@ -34,7 +34,7 @@ LEVELS: list[set[str]] = [
     {"__main__"},
 ]
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
-HEAVY = ("torch", "transformers", "datasets", "openai", "pyarrow", "matplotlib", "jinja2")
+HEAVY = ("torch", "transformers", "datasets", "openai", "pyarrow", "matplotlib", "jinja2", "aiohttp")
 
 
 def unit_of(file: Path, package: Path) -> str:

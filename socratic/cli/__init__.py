@@ -9,6 +9,7 @@ import sys
 import typer
 
 from socratic.cli import data, recipes, runs, students, teaching
+from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
 from socratic.types import UserError
@@ -29,6 +30,7 @@ for command in (
     students.merge,
     students.export,
     students.solve,
+    serve,
     tutor,
     students.evaluate,
     runs.score,
