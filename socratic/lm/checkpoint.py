@@ -103,8 +103,14 @@ def save_student(
 ) -> None:
     """Write weights, tokenizer, ``socratic.json``, a model card and the log into ``out``, and the manifest last.
 
-    ``state`` is the model's state dict where its own is not whole; the manifest leaves out ``out / skip``.
+    ``state`` is the model's state dict where its own is not whole; the manifest leaves out ``out / skip``. The
+    generation config is greedy and ends at END, whatever the base's says, so that plain ``generate`` writes a slot.
     """
+    from transformers import GenerationConfig
+
+    written = GenerationConfig.from_model_config(model.config)
+    written.eos_token_id, written.pad_token_id = card.end_id, tokenizer.pad_token_id
+    model.generation_config = written
     model.save_pretrained(str(out), state_dict=state)
     tokenizer.save_pretrained(str(out))
     write_json(out / CARD, card.model_dump())
