@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
@@ -225,15 +225,15 @@ def first_file(folder: Path) -> str | None:
     return next(iter(files(folder)), None)
 
 
-def write_manifest(folder: Path, skip: str | None = None) -> None:
-    """Record size and SHA-256 of every file below ``folder``, but not below ``folder / skip``.
+def write_manifest(folder: Path, skip: Collection[str] = ()) -> None:
+    """Record size and SHA-256 of every file below ``folder``, but for those that ``skip`` names, folders or files.
 
     Call it last: it marks the folder whole.
     """
     entries = {
         name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
         for name in files(folder)
-        if name != MANIFEST and (skip is None or not name.startswith(f"{skip}/"))
+        if name not in (MANIFEST, *skip) and name.partition("/")[0] not in skip
     }
     write_json(folder / MANIFEST, {"files": entries})
 

@@ -171,7 +171,7 @@ def _train(
         base=start.student.base,
         adapter=bool(settings.lora_rank),
         parameters=start.parameters,
-        data=plan["data"],
+        data={**plan["data"], "written_by": sorted({chain.source for chain in run.chains})},
         settings=settings.model_dump(),
         recipe=recipe,
         lineage={

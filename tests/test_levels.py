@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"answers", "prompts"},
     {"tokens"},
     {"tasks", "lm", "examples", "interventions", "curate"},
-    {"doctor"},
+    {"doctor", "publish"},
     {"augment", "loops", "optimizer", "prepare", "teacher"},
     {"cluster", "recipe", "serve", "trainer"},
     {"assemble"},

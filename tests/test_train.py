@@ -535,6 +535,9 @@ def test_an_adapter_is_loaded_with_its_base_and_merged_into_a_plain_model(kind: 
     assert trace.stop_reason
     with pytest.raises(UserError, match="full is a full model already"):
         merge(full, tmp_path / "twice")
+    weights = (full / "model.safetensors").stat().st_mtime_ns
+    assert (merge(adapter, full), (full / "model.safetensors").stat().st_mtime_ns) == (merged, weights)
+    (full / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="full is not empty"):
         merge(adapter, full)
     with pytest.raises(UserError, match="base is no trained student"):

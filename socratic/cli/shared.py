@@ -41,6 +41,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Problems under way at once.
 Dtype = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device computes in it.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the first GPU if unset.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: over the cluster that RAY_ADDRESS names.")]
+PushToHub = Annotated[
+    str | None, typer.Option(metavar="REPO", help="Push the result with its card to this Hub repository, made private.")
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A further setting, key=value.")]
 
 

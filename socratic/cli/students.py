@@ -26,6 +26,7 @@ from socratic.cli.shared import (
     Dtype,
     Engine,
     Limit,
+    PushToHub,
     Samples,
     Scheme,
     Seed,
@@ -68,10 +69,12 @@ def train(
     data_dir: DataDir = None,
     split_scheme: Scheme = "authors",
     column: Columns = None,
+    push_to_hub: PushToHub = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one student; the same command continues a run that was interrupted."""
     from socratic.prepare import TrainingRun, TrainSettings
+    from socratic.store import is_main_process
     from socratic.tasks import load_chains
     from socratic.train import starting_point
     from socratic.train import train as fit
@@ -94,16 +97,21 @@ def train(
         print_json({"out": str(out_dir), **card.metrics})
     else:
         print_pairs(card.metrics)
+    if push_to_hub and is_main_process():
+        _push(out_dir, push_to_hub)
 
 
 def merge(
     adapter: Annotated[Path, typer.Argument(help="A student trained with lora_rank.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the full model.")],
+    push_to_hub: PushToHub = None,
 ) -> None:
     """Write a LoRA student as a full model folder."""
     from socratic.lm.load import merge as merge_adapter
 
     merge_adapter(adapter, out_dir)
+    if push_to_hub:
+        _push(out_dir, push_to_hub)
 
 
 def export(
@@ -244,6 +252,12 @@ def evaluate(
         print_json([asdict(effect) for effect in found])
     else:
         out.print(effects_table(found))
+
+
+def _push(folder: Path, repo: str) -> None:
+    from socratic.publish import push_student
+
+    err.print(f"pushed to {push_student(folder, repo)}", soft_wrap=True)
 
 
 def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list[str]:

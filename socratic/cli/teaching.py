@@ -16,6 +16,7 @@ from socratic.cli.shared import (
     Device,
     Dtype,
     Limit,
+    PushToHub,
     Scheme,
     Settings,
     Split,
@@ -219,6 +220,7 @@ def curate(
     kept_file: Annotated[Path | None, typer.Option("--out", help="File of the chains kept.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File of the others, each with its reason.")] = None,
     data_dir: DataDir = None,
+    push_to_hub: PushToHub = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep the chains that are good to train on: right answer, right arithmetic, questions that ask; no two the same.
@@ -226,6 +228,7 @@ def curate(
     A rejected chain says why in its metadata. Without --out only the table of yields is printed.
     """
     from socratic.curate import curate as sift
+    from socratic.publish import push_chains
     from socratic.store import read_records, write_jsonl
     from socratic.tasks import load_chains
     from socratic.types import Chain
@@ -234,6 +237,8 @@ def curate(
     for written, others in ((kept_file, [chains]), (rejects, [chains, *filter(None, [kept_file])])):
         if written:
             check_out(written, *others)
+    if push_to_hub and not kept_file:
+        raise UserError(f"--push-to-hub {push_to_hub} pushes the file of the chains kept; name it with --out")
     if kept_file and rejects and kept_file.resolve() == rejects.resolve():
         raise UserError(f"--out and --rejects are both {rejects}; give two files")
     given = load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
@@ -247,12 +252,14 @@ def curate(
     problems = [len({chain.problem_id for chain in part}) for part in (given, done.kept)]
     if as_json:
         print_json({"chains": len(given), "problems": problems[0], "problems_kept": problems[1], **yields})
-        return
-    table = columns_table("", "chains", "of all")
-    for reason, count in yields.items():
-        table.add_row(reason.replace("_", " "), f"{count:,}", f"{count / max(1, len(given)):.1%}")
-    out.print(table)
-    out.print(f"{len(given):,} chains of {problems[0]:,} problems; {problems[1]:,} problems keep one or more")
+    else:
+        table = columns_table("", "chains", "of all")
+        for reason, count in yields.items():
+            table.add_row(reason.replace("_", " "), f"{count:,}", f"{count / max(1, len(given)):.1%}")
+        out.print(table)
+        out.print(f"{len(given):,} chains of {problems[0]:,} problems; {problems[1]:,} problems keep one or more")
+    if push_to_hub and kept_file:
+        err.print(f"pushed to {push_chains(kept_file, done.kept, yields, push_to_hub)}", soft_wrap=True)
 
 
 def augment(

@@ -13,11 +13,14 @@ from typing import Any
 from pydantic import Field
 
 from socratic.config import Settings
+from socratic.lm.model_card import model_card
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.store import MANIFEST, atomic_write, read_json, write_json, write_jsonl, write_manifest
 from socratic.types import QGSees, Role, UserError
 
 CARD = "socratic.json"
+README = "README.md"
+"""The model card, which its owner may rewrite."""
 
 
 class Base(Settings):
@@ -99,11 +102,12 @@ def save_student(
     card: Card,
     log: Sequence[dict[str, Any]] = (),
     state: Any = None,
-    skip: str | None = None,
+    skip: str = "",
 ) -> None:
     """Write weights, tokenizer, ``socratic.json``, a model card and the log into ``out``, and the manifest last.
 
-    ``state`` is the model's state dict where its own is not whole; the manifest leaves out ``out / skip``. The
+    ``state`` is the model's state dict where its own is not whole; the manifest leaves out the
+    model card and ``out / skip``. The
     generation config is greedy and ends at END, whatever the base's says, so that plain ``generate`` writes a slot.
     """
     from transformers import GenerationConfig
@@ -114,37 +118,6 @@ def save_student(
     model.save_pretrained(str(out), state_dict=state)
     tokenizer.save_pretrained(str(out))
     write_json(out / CARD, card.model_dump())
-    atomic_write(out / "README.md", _model_card(out.name, card).encode())
+    atomic_write(out / README, model_card(out.name, card).encode("utf-8", "replace"))
     write_jsonl(out / "log.jsonl", log)
-    write_manifest(out, skip)
-
-
-def _model_card(name: str, card: Card) -> str:
-    what = {
-        "qg": "asks the next sub-question of a problem"
-        + (
-            ", reading the answers so far"
-            if card.qg_sees == "answers"
-            else ", reading only the problem and its own questions"
-        ),
-        "qa": "answers the sub-questions of a problem and gives the final answer",
-        "unified": "asks and answers the sub-questions of a problem",
-        "cot": "writes a chain of thought and the final answer",
-        "answer": "writes the final answer at once",
-    }[card.role]
-    rows = {
-        "base": card.base.location,
-        "parameters": f"{card.parameters:,}",
-        "kind": "LoRA adapter" if card.adapter else "full model",
-        "trained on": f"{card.data.get('chains')} chains of {card.data.get('source')}",
-        "ends at": f"`{card.end_text}`",
-        "calculator": "on by default" if card.calculator else "off by default",
-    }
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    metrics = "\n".join(f"| {key} | {value} |" for key, value in card.metrics.items())
-    return (
-        f"---\ntags: [socratic, {card.role}]\n---\n# {name}\n\n"
-        f"A student of `socratic`, role **{card.role}**: it {what}.\n\n"
-        f"| | |\n|---|---|\n{table}\n\n## Training\n\n| metric | value |\n|---|---|\n{metrics}\n\n"
-        f"`socratic.json` beside this file holds the settings, the data's hash and the library versions.\n"
-    )
+    write_manifest(out, (README, skip))

@@ -110,17 +110,22 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
 
 
 def merge(adapter: Path, out: Path) -> Card:
-    """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card."""
+    """Write a LoRA student as a full folder that plain ``AutoModelForCausalLM`` loads; return its card.
+
+    One that stands in ``out`` already is left as it is.
+    """
     import torch
 
     check_is_student(adapter)
+    merged = read_card(adapter).model_copy(update={"adapter": False})
+    if is_checkpoint(out) and read_card(out) == merged and not check_manifest(out):
+        return merged
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give another --out")
     pretrained, card = load_student(adapter, torch.float32)
     if not card.adapter:
         raise UserError(f"{adapter} is a full model already; there is nothing to merge")
     out.mkdir(parents=True, exist_ok=True)
-    merged = card.model_copy(update={"adapter": False})
     save_student(out, pretrained.model, pretrained.tokenizer, merged)
     return merged
 
