@@ -674,3 +674,37 @@ def test_a_cluster_is_for_many_problems(cli: Cli, student: str, tmp_path: Path) 
     assert_one_sentence(result, "--device cpu names one of this machine's; leave it out with --engine ray")
     result = cli("solve", "1+1?", "--solver", "answer", "--lm", student, "--engine", "ray")
     assert_one_sentence(result, "--engine ray is for the problems of a --file")
+
+
+def completed(folder: Path, *words: str) -> list[str]:
+    """What a shell in ``folder`` is offered for the last word."""
+    line = {"_SOCRATIC_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(["socratic", *words])}
+    program = "from socratic.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, **line, "COMP_CWORD": str(len(words)), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_data_and_students(tmp_path: Path) -> None:
+    for name in ("runs/demo/qg", "runs/demo/qa", "runs/notes", "old/qg"):
+        (tmp_path / name).mkdir(parents=True)
+        if name.endswith(("qg", "qa")):
+            (tmp_path / name / "socratic.json").touch()
+    assert completed(tmp_path, "exp") == ["export"]
+    assert completed(tmp_path, "evaluate", "gsm8") == ["gsm8k", "gsm8k-main"]
+    assert completed(tmp_path, "solve", "--qg", "") == ["runs/demo/qa", "runs/demo/qg"]
+    assert completed(tmp_path, "solve", "--qg", "runs/demo/qg") == ["runs/demo/qg"]
+    assert completed(tmp_path, "export", "o") == ["old/"]
+    assert completed(tmp_path, "merge", "old/") == ["old/qg"]
+
+
+def test_the_completion_script_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # else that of whoever runs the tests
+    result = cli("--show-completion", "zsh")
+    assert (result.code, "#compdef socratic" in result.out) == (0, True)

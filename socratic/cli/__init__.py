@@ -16,7 +16,6 @@ from socratic.types import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Socratic chain of thought.",

@@ -18,6 +18,7 @@ from socratic.cli.shared import (
     check_out,
     column_names,
     columns_table,
+    complete_data,
     out,
     print_json,
 )
@@ -50,7 +51,7 @@ def data_list(as_json: AsJson = False) -> None:
 
 @data_app.command("show")
 def data_show(
-    name: Annotated[str, typer.Argument(help="A data set, or a file of your own problems or chains.")],
+    name: Annotated[str, typer.Argument(autocompletion=complete_data, help="A data set, or a file of your own problems or chains.")],
     split: Split = "train",
     limit: Limit = None,
     chains: Annotated[bool, typer.Option("--chains", help="Gold chains in place of problems.")] = False,
@@ -107,7 +108,7 @@ def data_check(
 @data_app.command("import")
 def data_import(
     file: Annotated[Path, typer.Argument(help="Teacher output: Fine-tune-CoT's, GSM8K-AI-SubQ's, RFT's, or chains.")],
-    data: Annotated[str, typer.Option(help="The data set whose problems it is about.")],
+    data: Annotated[str, typer.Option(autocompletion=complete_data, help="The data set whose problems it is about.")],
     chains: Annotated[Path, typer.Option("--out", help="File of the chains.")],
     split: Annotated[str, typer.Option(help="train or dev: only chains of its problems are written.")] = "train",
     kind: Annotated[

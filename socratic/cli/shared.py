@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from socratic.config import parse_overrides
+from socratic.lm.checkpoint import CARD
 from socratic.report import visible
 from socratic.types import AnswerType, Problem, Solver, UserError
 
@@ -23,6 +25,25 @@ if TYPE_CHECKING:
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
+
+def complete_data(typed: str) -> list[str]:
+    """Data sets, and files, that begin with what is typed."""
+    from socratic.tasks import TASKS
+
+    return [*(name for name in TASKS if name.startswith(typed)), *_paths(typed)]
+
+
+def complete_models(typed: str) -> list[str]:
+    """Trained students below ``runs/``, and other paths, that begin with what is typed."""
+    students = {str(card.parent) for card in Path("runs").glob(f"**/{CARD}") if str(card).startswith(typed)}
+    others = {path.rstrip("/") if (Path(path) / CARD).is_file() else path for path in _paths(typed)}
+    return sorted(students | others)
+
+
+def _paths(typed: str) -> list[str]:
+    return sorted(f"{path}/" if Path(path).is_dir() else path for path in glob(f"{escape(typed)}*")) if typed else []
+
+
 DataDir = Annotated[str | None, typer.Option(help="Folder with the authors' files; else $SOCRATIC_DATA, else the Hub.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="field=name of a column in your own file.")]
@@ -31,9 +52,12 @@ Split = Annotated[str, typer.Option(help="train, dev, test, or another test spli
 Limit = Annotated[int | None, typer.Option(help="Only the first so many.")]
 Calculator = Annotated[Literal["on", "off"] | None, typer.Option(help="Compute <<expr= for the students.")]
 SolverOption = Annotated[Solver, typer.Option(help="The loop.")]
-QG = Annotated[str | None, typer.Option(help="The student that asks: MODEL.")]
-QA = Annotated[str | None, typer.Option(help="The student that answers: MODEL.")]
-Single = Annotated[str | None, typer.Option("--lm", help="The one student of the other solvers: MODEL.")]
+QG = Annotated[str | None, typer.Option(autocompletion=complete_models, help="The student that asks: MODEL.")]
+QA = Annotated[str | None, typer.Option(autocompletion=complete_models, help="The student that answers: MODEL.")]
+Single = Annotated[
+    str | None,
+    typer.Option("--lm", autocompletion=complete_models, help="The one student of the other solvers: MODEL."),
+]
 Samples = Annotated[int, typer.Option(min=1, help="Traces of each problem; several are put to a majority vote.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 Seed = Annotated[int, typer.Option(help="Of sampling.")]

@@ -38,6 +38,8 @@ from socratic.cli.shared import (
     check_out,
     column_names,
     complain,
+    complete_data,
+    complete_models,
     err,
     make_solving,
     merged_settings,
@@ -57,9 +59,15 @@ def train(
     role: Annotated[Role, typer.Argument(help="What the student learns.")],
     chains: Annotated[str, typer.Option(help="A file of chains, or gold:NAME for a data set's own.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
-    student: Annotated[str | None, typer.Option(help="MODEL: Hub id, folder, .gguf file, or scratch:NAME.")] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete_models, help="MODEL: Hub id, folder, .gguf file, or scratch:NAME."),
+    ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Start from this trained student in place of MODEL.")
+        Path | None,
+        typer.Option(
+            "--from", autocompletion=complete_models, help="Start from this trained student in place of MODEL."
+        ),
     ] = None,
     qg_sees: Annotated[
         QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
@@ -102,7 +110,7 @@ def train(
 
 
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="A student trained with lora_rank.")],
+    adapter: Annotated[Path, typer.Argument(autocompletion=complete_models, help="A student trained with lora_rank.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the full model.")],
     push_to_hub: PushToHub = None,
 ) -> None:
@@ -115,7 +123,7 @@ def merge(
 
 
 def export(
-    student: Annotated[Path, typer.Argument(help="Folder of a trained student.")],
+    student: Annotated[Path, typer.Argument(autocompletion=complete_models, help="Folder of a trained student.")],
     out_file: Annotated[Path, typer.Option("--out", help="The file, such as student.gguf.")],
     dtype: Annotated[str, typer.Option(help="f16, bf16 or f32.")] = "f16",
 ) -> None:
@@ -183,7 +191,10 @@ def solve(
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="A data set, or your own .jsonl, .json or .csv file.")],
+    name: Annotated[
+        str,
+        typer.Argument(autocompletion=complete_data, help="A data set, or your own .jsonl, .json or .csv file."),
+    ],
     out_dir: Annotated[Path, typer.Option("--out", help="The run folder; the same command continues there.")],
     split: Split = "test",
     limit: Limit = None,

@@ -24,6 +24,7 @@ from socratic.cli.shared import (
     column_names,
     columns_table,
     complain,
+    complete_data,
     err,
     load_models,
     merged_settings,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 
 def teach(
-    data: Annotated[str, typer.Argument(help="A data set, or a file of your own problems.")],
+    data: Annotated[
+        str, typer.Argument(autocompletion=complete_data, help="A data set, or a file of your own problems.")
+    ],
     out_file: Annotated[Path, typer.Option("--out", help="File of the chains.")],
     model: Annotated[str | None, typer.Option(help="The teacher's name at its endpoint.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Of the endpoint; else OPENAI_BASE_URL, else OpenAI's.")] = None,
