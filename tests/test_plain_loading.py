@@ -11,7 +11,8 @@ import transformers
 from test_train import fit
 from test_trainer import CHAINS, tiny_model, tiny_tokenizer
 
-from socratic.lm.load import load_lm, merge
+from socratic.lm.export import export_gguf
+from socratic.lm.load import load_lm, load_pretrained, merge
 from socratic.loops import solve
 from socratic.prompts import MARKERS, render_problem
 
@@ -57,3 +58,14 @@ def test_transformers_alone_writes_the_same_and_stops(kind: str, folders: dict[s
     written = ids[read.input_ids.shape[1] :]
     assert written[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(written[:-1]).strip() == trace.steps[0].answer
+
+
+def test_an_adapter_is_exported_merged(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("adapter", "merged"):
+        export_gguf(folders[name], tmp_path / f"{name}.gguf", "f32")
+    first, second = (
+        load_pretrained(str(tmp_path / f"{name}.gguf"), torch.float32).model.state_dict()
+        for name in ("adapter", "merged")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -18,7 +18,7 @@ from socratic.types import UserError
 
 if TYPE_CHECKING:
     import torch
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 ExportDtype = Literal["f16", "bf16", "f32"]
 
@@ -157,34 +157,61 @@ def _split(spec: dict[str, Any]) -> str | None:
     return ", ".join(said) if (spec["normalizer"] or {"type": "NFC"})["type"] == "NFC" else None
 
 
-def _add_tensors(writer: GGUFWriter, model: Any, dtype: GGMLQuantizationType, name: str) -> None:
+def read_model(reader: GGUFReader, dtype: Any) -> Any:
+    """The model in a file that `export_gguf` wrote, with the config it had; raises `KeyError` for a missing tensor."""
+    import gguf
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**json.loads(reader.fields[CONFIG_KEY].contents()))
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config, dtype=dtype)
+    kept = {tensor.name: tensor for tensor in reader.tensors}
+    state = {}
+    for key, called in _tensor_names(model).items():
+        weight = torch.from_numpy(gguf.quants.dequantize(kept[called].data, kept[called].tensor_type))
+        state[key] = _turned(weight, called, config, back=True)
+    model.load_state_dict(state, strict=False)  # without what is tied
+    model.tie_weights()
+    return model
+
+
+def _tensor_names(model: Any) -> dict[str, str]:
+    """Every weight's name in transformers, and in GGUF; the head is left out where it is the embedding."""
     import gguf
 
     config = model.config
     arch = {kind: key for key, kind in gguf.MODEL_ARCH_NAMES.items()}[config.model_type]
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
-    state = model.state_dict()
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
+    keys = [key for key in model.state_dict() if not (config.tie_word_embeddings and key == "lm_head.weight")]
+    found: dict[str, str | None] = {key: names.get_name(key, (".weight", ".bias")) for key in keys}
+    assert None not in found.values(), found
+    return {key: str(name) for key, name in found.items()}
+
+
+def _add_tensors(writer: GGUFWriter, model: Any, dtype: GGMLQuantizationType, name: str) -> None:
+    import gguf
+
+    config, state = model.config, model.state_dict()
+    tensors = {called: _turned(state[key].float(), called, config) for key, called in _tensor_names(model).items()}
     if config.model_type != "gpt2" and (factors := _rope_factors(model, name)) is not None:
-        state["rope_freqs.weight"] = factors
-    for key, weight in state.items():
-        called = names.get_name(key, (".weight", ".bias"))
-        assert called is not None, key
-        array = _laid_out(weight.float(), called, config).contiguous().numpy()
+        tensors["rope_freqs.weight"] = factors
+    for called, weight in tensors.items():
+        array = weight.contiguous().numpy()
         plain = array.ndim == 1 or called.startswith("position_embd")  # as llama.cpp wants them
         kind = gguf.GGMLQuantizationType.F32 if plain else dtype
         writer.add_tensor(called, gguf.quants.quantize(array, kind), raw_dtype=kind)
 
 
-def _laid_out(weight: torch.Tensor, name: str, config: Any) -> torch.Tensor:
-    """A weight as GGUF keeps it: GPT-2's turned, and in Llama the two halves of a rotated pair side by side."""
+def _turned(weight: torch.Tensor, name: str, config: Any, back: bool = False) -> torch.Tensor:
+    """A weight as GGUF keeps it, or ``back``: GPT-2's turned, and in Llama a rotated pair's halves side by side."""
     part = name.split(".")[-2]
     if config.model_type == "gpt2" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return weight.T if weight.ndim == 2 else weight
     if config.model_type == "llama" and part in ("attn_q", "attn_k"):
         heads = config.num_attention_heads if part == "attn_q" else config.num_key_value_heads
-        return weight.view(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+        halves = (heads, -1, 2) if back else (heads, 2, -1)
+        return weight.view(*halves, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
     return weight
 
 

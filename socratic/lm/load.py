@@ -30,11 +30,12 @@ CARD_KEY, CONFIG_KEY = "socratic.card", "socratic.config"
 
 @dataclass
 class Pretrained:
-    """A dense model with its tokenizer, and where they came from."""
+    """A dense model with its tokenizer, and where they came from; ``card`` is that of an exported student."""
 
     model: Any
     tokenizer: Any
     base: Base
+    card: Card | None = None
 
 
 def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM:
@@ -63,7 +64,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         pretrained, card = load_student(folder, torch_dtype(dtype, device))
     else:
         pretrained = load_pretrained(model, torch_dtype(dtype, device))
-        card = _exported_card(folder, pretrained.tokenizer) if folder.suffix == ".gguf" else None
+        card = pretrained.card
     codec = Codec(pretrained.tokenizer)
     network = pretrained.model.to(device)
     name = folder.name or model
@@ -167,10 +168,15 @@ def load_tokenizer(model: str) -> Any:
 def load_gguf_tokenizer(path: Path) -> Any:
     """The tokenizer of a GGUF file, with the special tokens that the file's own metadata names."""
     import gguf
+
+    return _gguf_tokenizer(path, gguf.GGUFReader(str(path)).fields)
+
+
+def _gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Any:
+    import gguf
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    fields = gguf.GGUFReader(str(path)).fields
     fast: Any = PreTrainedTokenizerFast
     if whole := fields.get(gguf.Keys.Tokenizer.HF_JSON):  # else it is put together of what llama.cpp reads
         tokenizer = fast(tokenizer_object=Tokenizer.from_str(whole.contents()))
@@ -184,45 +190,45 @@ def load_gguf_tokenizer(path: Path) -> Any:
 
 
 def _load_gguf(path: Path, dtype: Any) -> Pretrained:
-    """A dequantized GGUF as a plain model: its own config without the quantization, which could not be saved."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """A dequantized GGUF as a plain model; one that `socratic.lm.export` wrote as the student it was."""
+    import gguf
 
-    auto: Any = AutoModelForCausalLM
+    from socratic.lm.export import read_model
+
     if not path.is_file():
         raise UserError(f"there is no file {path}; give the path of a .gguf file")
+    card = None
     try:
-        exported = _exported(path, CONFIG_KEY)
-        how = {"config": AutoConfig.for_model(**exported)} if exported else {}
-        loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype, **how)
-        tokenizer = load_gguf_tokenizer(path)
+        reader = gguf.GGUFReader(str(path))  # which takes seconds
+        tokenizer = _gguf_tokenizer(path, reader.fields)
+        if CONFIG_KEY in reader.fields:
+            model = read_model(reader, dtype)
+            card = parse_card(json.loads(reader.fields[CARD_KEY].contents()), path, f"card of {path}: field")
+        else:
+            model = _foreign_gguf(path, dtype, tokenizer)
+    except UserError:
+        raise
     except Exception as error:  # whatever transformers, gguf or tokenizers raise over a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{path} cannot be read as GGUF ({reason})") from None
+    if card is not None:
+        check_end(card, tokenizer, path)
+    base = Base(location=str(path.resolve()), sha256=hash_file(path))
+    return Pretrained(model.eval(), tokenizer, base, card)
+
+
+def _foreign_gguf(path: Path, dtype: Any, tokenizer: Any) -> Any:
+    """A model as transformers reads it: its own config without the quantization, which could not be saved."""
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    loaded = auto.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     settings |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     plain = auto.from_config(type(loaded.config).from_dict(settings), dtype=dtype)
     plain.load_state_dict(loaded.state_dict())
     plain.tie_weights()
-    return Pretrained(plain.eval(), tokenizer, Base(location=str(path.resolve()), sha256=hash_file(path)))
-
-
-def _exported_card(path: Path, tokenizer: Any) -> Card | None:
-    """The card that `socratic.lm.export` wrote into a GGUF file; None in any other."""
-    if (values := _exported(path, CARD_KEY)) is None:
-        return None
-    card = parse_card(values, path, f"card of {path}: field")
-    check_end(card, tokenizer, path)
-    return card
-
-
-def _exported(path: Path, key: str) -> dict[str, Any] | None:
-    import gguf
-
-    field = gguf.GGUFReader(str(path)).fields.get(key)
-    try:
-        return None if field is None else dict(json.loads(field.contents()))
-    except ValueError:
-        raise UserError(f"{path} is damaged: its {key} is not JSON; export it again") from None
+    return plain
 
 
 def _hash_weights(folder: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gguf
 import pytest
+import transformers
 from test_load import save
 from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, t5_model
 
@@ -63,10 +64,26 @@ def sharpened(model: Any, tokenizer: Any) -> Any:
     return model.eval()
 
 
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
 def family_student(folder: Path, family: str, **config: Any) -> Path:
-    tokenizer = known_tokenizer(family)
-    kind = {"smollm": "llama"}.get(family, family)
+    tokenizer = known_tokenizer({"llama3": "llama", "qwen3": "qwen2"}.get(family, family))
+    kind = {"smollm": "llama", "llama3": "llama", "qwen3": "qwen2"}.get(family, family)
     model = causal_model(kind, tokenizer)
+    if family == "llama3":
+        config = {"rope_parameters": ROPE}
+    if family == "qwen3":  # whose heads have a size and norms of their own
+        sizes = {**model.config.to_dict(), "head_dim": 16, "layer_types": None, "max_window_layers": 0}
+        hf: Any = transformers
+        model = hf.Qwen3ForCausalLM(hf.Qwen3Config(**{**sizes, "model_type": "qwen3"})).eval()
     if config:
         model = type(model)(type(model.config)(**{**model.config.to_dict(), **config})).eval()
     return save(folder, model, tokenizer)
@@ -79,7 +96,7 @@ def logits(model: Any, count: int = 40) -> Any:
         return model(input_ids=torch.arange(count)[None] % model.config.vocab_size).logits
 
 
-@pytest.mark.parametrize("student", ["llama-micro", "gpt2-tiny", "gpt2", "llama", "smollm", "qwen2"])
+@pytest.mark.parametrize("student", ["llama-micro", "gpt2-tiny", "gpt2", "llama", "llama3", "smollm", "qwen2", "qwen3"])
 def test_our_loader_reads_back_what_was_written(student: str, tmp_path: Path) -> None:
     import torch
 
@@ -183,26 +200,11 @@ def llama_cpp(path: Path) -> Iterator[Any]:
     yield post
 
 
-ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 1e4,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-
-
-@pytest.mark.parametrize("family", ["scratch", "gpt2", "llama", "smollm", "qwen2", "llama3"])
+@pytest.mark.parametrize("family", ["scratch", "gpt2", "llama", "llama3", "smollm", "qwen2", "qwen3"])
 def test_llama_cpp_reads_the_same(family: str, tmp_path: Path) -> None:
     import torch
 
-    if family == "scratch":
-        folder = scratch_student(tmp_path / "s")
-    elif family == "llama3":
-        folder = family_student(tmp_path / "s", "llama", rope_parameters=ROPE)
-    else:
-        folder = family_student(tmp_path / "s", family)
+    folder = scratch_student(tmp_path / "s") if family == "scratch" else family_student(tmp_path / "s", family)
     path = tmp_path / "s.gguf"
     export_gguf(folder, path, "f32")
     pretrained = load_pretrained(str(folder), torch.float32)
