@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -64,8 +65,9 @@ def blocks(path: Path) -> list[Block]:
 
 
 def words_of(line: str, variables: Mapping[str, str]) -> list[str]:
-    """The words of a command line, variables put in and comments left out."""
-    return shlex.split(string.Template(line).safe_substitute(variables), comments=True)
+    """The words of a command line, variables put in; comments, and where its output goes, left out."""
+    words = shlex.split(string.Template(line).safe_substitute(variables), comments=True)
+    return [*itertools.takewhile(lambda word: word not in (">", "|", "&"), words)]
 
 
 @dataclass

@@ -51,7 +51,9 @@ def data_list(as_json: AsJson = False) -> None:
 
 @data_app.command("show")
 def data_show(
-    name: Annotated[str, typer.Argument(autocompletion=complete_data, help="A data set, or a file of your own problems or chains.")],
+    name: Annotated[
+        str, typer.Argument(autocompletion=complete_data, help="A data set, or a file of your own problems or chains.")
+    ],
     split: Split = "train",
     limit: Limit = None,
     chains: Annotated[bool, typer.Option("--chains", help="Gold chains in place of problems.")] = False,

@@ -30,7 +30,7 @@ def serve(
     qa: QA = None,
     lm: Single = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server.")] = 8000,
     api_key: Annotated[
         str | None, typer.Option(envvar="SOCRATIC_API_KEY", help="Answer only requests that bring this key.")
     ] = None,
