@@ -51,19 +51,26 @@ class Learner:
             return Verdict("QA has no answer to hold yours against; /answer TEXT takes yours unjudged")
         return Verdict("right: QA says so too", own) if _same(said, own) else Verdict("that is not what QA says")
 
-    def hint(self) -> str:
-        """How the answer is calculated without what comes out, or the first half of its words."""
+    def hint(self) -> str | None:
+        """How the answer is calculated without what comes out, or the first half of its words; None without any."""
         answer = self._gold_answer() or self._qa_answer()
-        shown = answer
+        value = _value(answer, "number")
+        shown, operands = answer, set[str]()
         for mark in reversed([*marks(answer)]):
+            operands |= {number.replace(",", "") for number in NUMBER.findall(mark.expr)}
             is_told = _EQUALS.search(shown, 0, mark.start)
             behind = _NUMBER_NEXT.sub("", shown[mark.end :], count=1)
             shown = f"{shown[: mark.start]}{'' if is_told else f'{mark.expr}='}?{behind}"
         for found in reversed([*prose(shown)]):
+            operands |= {number.replace(",", "") for number in NUMBER.findall(found.expr)}
             *_, number = NUMBER.finditer(shown, found.start, found.end)
             shown = f"{shown[: number.start()]}?{shown[number.end() :]}"
+        if value is not None and value not in operands:
+            shown = NUMBER.sub(lambda found: "?" if _value(found[0], "number") == value else found[0], shown)
         words = answer.split()
-        return shown if shown != answer else f"{' '.join(words[: len(words) // 2])} …"
+        if shown != answer:
+            return shown
+        return f"{' '.join(words[: len(words) // 2])} …" if len(words) > 3 else None
 
     def _gold_answer(self) -> str | None:
         """Gold's answer in this place, where it asks the same."""

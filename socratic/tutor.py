@@ -247,7 +247,14 @@ class Tutor:
         )
 
     def save(self, path: Path) -> None:
-        """Write problem, gold, tree and place to ``path``."""
+        """Write problem, gold, tree and place to ``path``.
+
+        Raises `UserError` where something else than a session stands there, or nothing can be written.
+        """
+        if path.is_file() and not _is_session(path):
+            raise UserError(f"{path} holds something else; choose another name")
+        if not path.parent.is_dir():
+            raise UserError(f"the folder {path.parent} does not exist; choose another place")
         places = {node: place for place, node in enumerate(self.root.walk())}
         rows = [
             {**node.step.to_json(), "parent": places[node.parent], "by": [node.asked_by, node.answered_by]}
@@ -262,7 +269,10 @@ class Tutor:
             "tokens": self.tokens,
             "trace": self.trace().to_json() if self.concluded else None,
         }
-        store.write_json(path, held)
+        try:
+            store.write_json(path, held)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be written ({error}); choose another place") from None
 
     @classmethod
     def load(cls, path: Path, solving: Solving) -> Tutor:
@@ -355,3 +365,10 @@ def _checked_problem(value: Any) -> Problem:
     for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
         clean_text(text, "problem")
     return checked(problem, "problem") if problem.answer else problem
+
+
+def _is_session(path: Path) -> bool:
+    try:
+        return {"problem", "steps", "here"} <= set(store.read_json(path))
+    except (UserError, TypeError):
+        return False

@@ -113,8 +113,8 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
         ("/save .", ". cannot be written"),
         ("/save /nosuch/dir/s.json", "the folder /nosuch/dir does not exist; choose another place"),
-        ("/draw gsm8k/test/x", ""),
-        ("caf\udce9", "that line is not UTF-8; convert it"),
+        ("/draw stories/test/x", "stories has no problem stories/test/x; socratic data show stories lists some"),
+        ("caf\udce9", "the line is not UTF-8; convert it"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_the_session_goes_on(tutor: Callable[..., Result], line: str, said: str) -> None:
@@ -180,6 +180,8 @@ def test_a_question_is_edited(tutor: Callable[..., Result]) -> None:
     found = events(tutor("", "/edit 1", "Are there pens?", "/tree", "/edit And pens?", more=("--json",)))
     assert ("step", "*  2   Q: (you) Are there pens? A: <<3*4=12>>12 pens.") in found
     assert ("step", "   1   Q: How many pens? A: <<3*4=12>>12 pens.") in found
+    kept = events(tutor("", "/edit 1", "", "/tree", more=("--json",)))
+    assert ("step", "*  1 Q: How many pens? A: <<3*4=12>>12 pens.") in kept  # an empty line changes nothing
 
 
 def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Result], tmp_path: Path) -> None:
@@ -204,12 +206,14 @@ def test_cot_is_shown_with_its_answer(cli: Cli, say: Callable[[Script], None], t
     found = events(result)
     assert any(event == "cot" and text.endswith("\n#### 7") for event, text in found)
     assert any(event == "score" and text.startswith("CoT: ") for event, text in found)
-    assert found[-1][0] == "gold"
+    gold = [(line["kind"], line["number"], line["text"]) for line in result.lines if line["event"] == "gold"]
+    assert gold[-1][:2] == ("final", None)
+    assert [(kind, number) for kind, number, _ in gold[:2]] == [("question", 1), ("answer", 1)]
 
 
 def test_a_problem_is_drawn_by_its_id(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
     say(script)
-    wanted = load_problems("stories", "test")[5]
+    wanted = load_problems("stories", "dev")[5]
     result = cli("tutor", *PAIR, "--data", wanted.id, "--json", stdin=f"/draw {wanted.id}\n")
     assert [text for event, text in events(result) if event == "problem"] == [wanted.question] * 2
     own = tmp_path / "own.jsonl"

@@ -83,7 +83,11 @@ def test_judging_and_hints_leave_the_tree_alone() -> None:
         ("It costs $3 x 4 = $12.", "It costs $3 x 4 = $?."),
         ("It costs 3*$4=$<<3*4=12>>12 for all.", "It costs 3*$4=$? for all."),
         ("They are as many as before.", "They are as …"),
+        ("Their total is 105 because 60 + 30 + 15 = 105.", "Their total is ? because 60 + 30 + 15 = ?."),
+        ("Half of 4 is 4/2=<<4/2=2>>2.", "Half of 4 is 4/2=?."),
+        ("12 pens", "? pens"),
+        ("Yes.", None),
     ],
 )
-def test_a_hint_says_how_but_not_what(answer: str, hint: str) -> None:
+def test_a_hint_says_how_but_not_what(answer: str, hint: str | None) -> None:
     assert learner(answer).hint() == hint

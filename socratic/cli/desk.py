@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +13,14 @@ from rich.text import Text
 
 from socratic.answers import score
 from socratic.calculator import disagreements
+from socratic.cli.paint import complaint
 from socratic.cli.screen import Screen
 from socratic.cli.shared import out, typed_problem
 from socratic.learner import Learner
 from socratic.loops import Solving
-from socratic.prompts import render_problem
 from socratic.report import visible
 from socratic.report.problem import STOPPED
-from socratic.store import read_json
-from socratic.tasks import TASKS, load_chains, load_problems
+from socratic.tasks import draw_problem
 from socratic.tutor import Tutor
 from socratic.types import Chain, Problem, StopReason, Trace, UserError
 
@@ -55,23 +53,6 @@ TEXT           ask a question of your own; as the learner: your answer
 /new           a problem of your own; end it with an empty line
 /draw NAME     a problem of a data set, or the one with that id
 /help  /quit   Ctrl-C stops what is being written and keeps the part"""
-
-
-def draw_problem(name: str, data_dir: str | None) -> tuple[Problem, Chain | None]:
-    """A test problem of the data set ``name``, or the one of that id, and its gold chain if it has one."""
-    dataset, _, rest = name.partition("/")
-    split = rest.partition("/")[0] if dataset in TASKS and rest else "test"
-    source = dataset if dataset in TASKS else name
-    problems = load_problems(source, split, data_dir)
-    if dataset in TASKS and rest:
-        problems = [problem for problem in problems if problem.id == name]
-        if not problems:
-            raise UserError(f"there is no problem {name}; socratic data show {dataset} --split {split} lists some")
-    problem = random.choice(problems)
-    chains: list[Chain] = []
-    with suppress(UserError):  # a data set need not have any
-        chains = load_chains(source, split, data_dir)
-    return problem, next((chain for chain in chains if chain.problem_id == problem.id), None)
 
 
 class Desk:
@@ -214,15 +195,17 @@ class Desk:
     def edit(self, text: str) -> None:
         """Another question in place of the one that waits, or of an earlier step's, which begins a branch."""
         tutor = self._tutor()
-        begin = (tutor.question or "").strip()
+        begin, node = (tutor.question or "").strip(), tutor.here
         if text.isascii() and text.isdecimal():
             path = tutor.here.path()
             if not 1 <= int(text) <= len(path):
                 raise UserError(f"/edit {text}: there are {len(path)} steps; give the number of one")
-            node = path[int(text) - 1]
-            begin, text = node.step.question, ""
-            self._go(node.parent or tutor.root)
-        self.put(text or self.screen.read("question> ", begin))
+            step = path[int(text) - 1]
+            begin, node, text = step.step.question, step.parent or tutor.root, ""
+        asked = text or self.screen.read("question> ", begin)
+        if asked.strip() and node is not tutor.here:
+            self._go(node)
+        self.put(asked)
 
     def alt(self, number: str) -> None:
         """Show what else QG might ask, or take one of it."""
@@ -231,7 +214,8 @@ class Desk:
             where, texts = self.alternatives
             if where is not tutor.here:
                 raise UserError("there is no list of alternatives for this step yet; /alt shows one")
-            self.put(texts[_number(number, "/alt", 1, len(texts)) - 1])
+            tutor.put(texts[_number(number, "/alt", 1, len(texts)) - 1], "student")
+            self.answer()
             return
         found = tutor.alternatives()
         self.alternatives = tutor.here, [text for text, _ in found if text]
@@ -252,7 +236,7 @@ class Desk:
             raise UserError("/answer TEXT answers the question that waits; there must be both")
         tutor.put_answer(text)
         for mark in disagreements(text):
-            self.screen.say("wrong", f"{mark.expr} is not {mark.result}")
+            self.screen.say("wrong", complaint(mark))
 
     def reanswer(self) -> None:
         """Have the last answer written again."""
@@ -316,7 +300,8 @@ class Desk:
         """How the answer is calculated, but not what comes out."""
         if self.learner is None or not self._asked():
             raise UserError("no question waits that a hint could help with")
-        self.screen.say("hint", self.learner.hint())
+        hint = self.learner.hint()
+        self.screen.say("hint", hint or "there is no hint for this one")
 
     # Problems and files
 
@@ -324,7 +309,7 @@ class Desk:
         """Start on a problem; one that was just typed is not shown again."""
         self._take(Tutor(problem, self.solving, gold))
         if not is_typed or self.screen.as_json:
-            self.screen.show("problem", "problem", _shown(problem), id=problem.id)
+            self.screen.show_problem(problem)
 
     def _take(self, tutor: Tutor) -> None:
         self.tutor, self.learner, self.silent_at = tutor, Learner(tutor), None
@@ -413,20 +398,13 @@ class Desk:
     def save(self, name: str) -> None:
         """Keep the session, in a new file or over an older session."""
         path = _path(name, "/save")
-        if path.is_file() and not _is_session(path):
-            raise UserError(f"{path} holds something else; choose another name")
-        if not path.parent.is_dir():
-            raise UserError(f"the folder {path.parent} does not exist; choose another place")
-        try:
-            self._tutor().save(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be written ({error}); choose another place") from None
+        self._tutor().save(path)
         self.screen.say("note", f"saved to {path}")
 
     def load(self, name: str) -> None:
         """Go on with a session that was kept."""
         self._take(Tutor.load(_path(name, "/load"), self.solving))
-        self.screen.show("problem", "problem", _shown(self._tutor().problem))
+        self.screen.show_problem(self._tutor().problem)
         self.tree()
         if self._tutor().final_answer is not None:
             self.screen.show("final", "final", self._tutor().final_answer or "")
@@ -463,11 +441,6 @@ def _readable(events: Iterator[Event], traces: list[Trace]) -> Iterator[str]:
             begun = begun or bool(event.text.strip())
 
 
-def _shown(problem: Problem) -> str:
-    """The problem as the students read it, less the label that the screen writes."""
-    return render_problem(problem).removeprefix("Problem: ")
-
-
 def _number(text: str, command: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
         raise UserError(
@@ -480,10 +453,3 @@ def _path(name: str, command: str) -> Path:
     if not name:
         raise UserError(f"{command} FILE needs a file's name")
     return Path(name).expanduser()
-
-
-def _is_session(path: Path) -> bool:
-    try:
-        return {"problem", "steps", "here"} <= set(read_json(path))
-    except (UserError, TypeError):
-        return False

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from socratic.calculator import checked
+from socratic.calculator import Mark, checked
 from socratic.prompts import render_problem
 from socratic.report import visible
 from socratic.report.problem import STOPPED
@@ -27,6 +27,7 @@ _LABELS = {
     "cot": "CoT: ",
     "gold": "Gold: ",
 }
+_CALCULATES = ("answer", "cot", "gold")
 _STYLES = {"question": "cyan", "final": "bold"}
 _RIGHT, _WRONG = "green", "red"
 _HELD = 200
@@ -45,6 +46,7 @@ class Slot:
     def __init__(self, console: Console, kind: str, number: int = 0) -> None:
         place = f"{number}. " if number else ""
         self.label = (place if kind == "question" else " " * len(place)) + _LABELS[kind]
+        self.kind = kind
         self.console, self.style, self.text = console, _STYLES.get(kind, ""), ""
         self._held = self._gap = ""
         self._column = 0
@@ -59,10 +61,10 @@ class Slot:
         self._held = self._held[whole:]
 
     def end(self, note: str = "") -> None:
-        """Show the rest, whether it calculates rightly, and ``note``; of an empty text only a note."""
+        """Show the rest, of an answer whether it calculates rightly, and ``note``; of an empty text only a note."""
         self._show(self._held)
-        found = list(checked(self.text))
-        wrong = [f"{mark.expr} is not {mark.result}" for mark, right in found if not right]
+        found = list(checked(self.text)) if self.kind in _CALCULATES else []
+        wrong = [complaint(mark) for mark, right in found if not right]
         line = Text()
         if found:
             line.append(" ✗" if wrong else " ✓", _WRONG if wrong else _RIGHT)
@@ -101,6 +103,11 @@ class Slot:
         self.console.print(line, end="", soft_wrap=True)
 
 
+def complaint(mark: Mark) -> str:
+    """What is said of a calculation that is wrong."""
+    return f"{mark.expr} is not {mark.result}"
+
+
 def paint(console: Console, kind: str, text: str, number: int = 0) -> None:
     """A whole text, as `Slot` shows it."""
     slot = Slot(console, kind, number)
@@ -108,9 +115,14 @@ def paint(console: Console, kind: str, text: str, number: int = 0) -> None:
     slot.end()
 
 
+def problem_text(problem: Problem) -> str:
+    """A problem as the students read it, less the label that `paint` gives it."""
+    return render_problem(problem).removeprefix(_LABELS["problem"])
+
+
 def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) -> None:
     """A problem and its solution as it is written, numbered steps, then why it stopped and what it took."""
-    paint(console, "problem", problem.question)
+    paint(console, "problem", problem_text(problem))
     console.print()
     number, slot = 0, None
     for event in events:
@@ -129,7 +141,7 @@ def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) 
 def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trace, Score | None]]) -> None:
     """A problem and what came of it in a run, sample by sample, against its gold answer."""
     console.print(Text(visible(f"{problem.id} ({problem.dataset}, {problem.split})"), "dim"), soft_wrap=True)
-    paint(console, "problem", render_problem(problem).removeprefix("Problem: "))
+    paint(console, "problem", problem_text(problem))
     paint(console, "gold", problem.answer)
     for trace, score in traces:
         how = f"\nSample {trace.sample}: {trace.solver}, calculator {'on' if trace.calculator else 'off'}"

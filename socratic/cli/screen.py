@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.text import Text
 
-from socratic.cli.paint import Slot, paint
-from socratic.cli.shared import out, print_json
+from socratic.cli.paint import Slot, paint, problem_text
+from socratic.cli.shared import check_utf8, out, print_json
 from socratic.report import visible
-from socratic.types import UserError
+from socratic.types import Problem, UserError
 
 _STYLES = {"note": "dim", "error": "red", "right": "green", "wrong": "red", "hint": "yellow"}
 
@@ -47,13 +47,12 @@ class Screen:
                 if begin and self._readline:
                     self._readline.set_startup_hook(lambda: self._readline.insert_text(begin))
                 line = input("" if self.as_json else prompt)
-            line.encode()  # what was no UTF-8 may have been let through as lone surrogates
-        except UnicodeError:
-            raise UserError("that line is not UTF-8; convert it") from None
+        except UnicodeDecodeError:
+            raise UserError("the line is not UTF-8; convert it") from None
         finally:
             if begin and self._readline:
                 self._readline.set_startup_hook(None)
-        return line
+        return check_utf8(line, "the line")
 
     def has_more(self) -> bool:
         """Whether more was typed or pasted already."""
@@ -70,12 +69,19 @@ class Screen:
         else:
             out.print(painted, soft_wrap=True)
 
-    def show(self, event: str, kind: str, text: str, number: int = 0, **known: Any) -> None:
-        """A text as `paint` shows it."""
+    def show(self, event: str, kind: str, text: str, number: int = 0) -> None:
+        """A text as `paint` shows it; its record says which slot it is of, and of which step."""
         if self.as_json:
-            print_json({"event": event, "text": text, **known})
+            print_json({"event": event, "text": text, "kind": kind, "number": number or None})
         else:
             paint(out, kind, text, number)
+
+    def show_problem(self, problem: Problem) -> None:
+        """A problem, in a record with its id."""
+        if self.as_json:
+            print_json({"event": "problem", "text": problem_text(problem), "id": problem.id})
+        else:
+            paint(out, "problem", problem_text(problem))
 
     def stream(
         self, kind: str, pieces: Iterator[str], number: int, why_dropped: Callable[[], str | None]

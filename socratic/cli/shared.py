@@ -127,13 +127,18 @@ def load_models(models: Sequence[str], device: str | None, dtype: str) -> dict[s
 
 def typed_problem(text: str, answer_type: AnswerType = "number") -> Problem:
     """A problem that a person typed or piped; raises `UserError` for one that is blank or not UTF-8."""
-    try:
-        text.encode()  # what was no UTF-8 may have been let through as lone surrogates
-    except UnicodeEncodeError:
-        raise UserError("the problem is not UTF-8; convert its text") from None
-    if not text.strip():
+    if not check_utf8(text, "the problem").strip():
         raise UserError("the problem is empty; give its text")
     return Problem("problem", "own", "test", text.strip(), "", answer_type)
+
+
+def check_utf8(text: str, what: str) -> str:
+    """``text``; raises `UserError` where bytes that are no UTF-8 were let through as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} is not UTF-8; convert it") from None
+    return text
 
 
 def check_out(out_file: Path, *inputs: str | Path) -> None:

@@ -36,6 +36,7 @@ from socratic.cli.shared import (
     Split,
     Temperature,
     check_out,
+    check_utf8,
     column_names,
     complain,
     complete_data,
@@ -85,7 +86,7 @@ def train(
     from socratic.store import is_main_process
     from socratic.tasks import load_chains
     from socratic.train import starting_point
-    from socratic.train import train as fit
+    from socratic.train import train as train_student
 
     settings = TrainSettings.parse(merged_settings(setting, seed=seed))
     student = starting_point(student, start_from)
@@ -100,7 +101,7 @@ def train(
         source=chains,
         qg_sees=qg_sees,
     )
-    card = fit(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
+    card = train_student(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
     if as_json:
         print_json({"out": str(out_dir), **card.metrics})
     else:
@@ -163,7 +164,7 @@ def solve(
 
     Without a problem or --file, standard input is the problem.
     """
-    if text is None and file is None and not sys.stdin.isatty():
+    if text is None and file is None and sys.stdin is not None and not sys.stdin.isatty():
         text = "-"
     if (text is None) == (file is None):
         raise UserError("give either the problem's text or --file, and not both")
@@ -280,12 +281,12 @@ def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list
 
 
 def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give the problem's text or --file")
     try:
-        words = sys.stdin.read()
-        words.encode()  # what was no UTF-8 may have been let through as lone surrogates
-    except UnicodeError:
+        return check_utf8(sys.stdin.read(), "standard input")
+    except UnicodeDecodeError:
         raise UserError("standard input is not UTF-8; convert it") from None
-    return words
 
 
 def _solve_all(solving: Solving, problems: list[Problem], samples: int, batch_size: int, as_json: bool) -> None:

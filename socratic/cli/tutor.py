@@ -30,7 +30,7 @@ from socratic.types import UserError
 def tutor(
     text: Annotated[str | None, typer.Argument(help="The problem; asked for if left out.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Draw a problem of this data set, or take the one of this id.")
+        str | None, typer.Option(help="A random problem of this data set, or the one with this id.")
     ] = None,
     qg: QG = None,
     qa: QA = None,
@@ -45,7 +45,8 @@ def tutor(
     as_json: AsJson = False,
 ) -> None:
     """Solve a problem step by step together with the students; /help lists what can be typed."""
-    from socratic.cli.desk import Desk, draw_problem
+    from socratic.cli.desk import Desk
+    from socratic.tasks import draw_problem
 
     if text is not None and data is not None:
         raise UserError("give a problem's text or --data, and not both")

@@ -8,7 +8,9 @@ is asked. ``train`` never holds a problem of ``dev``, which is carved out of it 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ __all__ = [
     "SPLIT_SCHEMES",
     "TASKS",
     "Task",
+    "draw_problem",
     "in_dev",
     "load_chains",
     "load_problems",
@@ -68,6 +71,26 @@ def load_problems(
     items = _items(name, split, data_dir, limit, split_scheme, columns)
     # A file of chains may hold several chains of one problem.
     return list({problem.id: problem for problem, _ in items}.values())[:limit]
+
+
+def draw_problem(name: str, data_dir: Path | str | None = None) -> tuple[Problem, Chain | None]:
+    """A random test problem of the data set ``name``, or the problem of that id, and its gold chain if it has one.
+
+    Raises `UserError` as `load_problems`, and for an id that is none.
+    """
+    dataset = name.partition("/")[0]
+    if dataset not in TASKS or dataset == name:
+        found = [(name, "test", problem) for problem in load_problems(name, "test", data_dir)]
+    else:  # an id names the source row, whatever split that is in
+        parts = ((split, load_problems(dataset, split, data_dir)) for split in ("test", "train", "dev"))
+        found = [(dataset, split, problem) for split, part in parts for problem in part if problem.id == name]
+    if not found:
+        raise UserError(f"{dataset} has no problem {name}; socratic data show {dataset} lists some")
+    source, split, problem = random.choice(found)
+    chains: list[Chain] = []
+    with suppress(UserError):  # a data set need not have any
+        chains = load_chains(source, split, data_dir)
+    return problem, next((chain for chain in chains if chain.problem_id == problem.id), None)
 
 
 def read_questions(name: str, columns: Mapping[str, str] | None = None) -> list[Problem]:
