@@ -10,6 +10,7 @@ from typing import Any
 
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import (
+    CARD,
     Base,
     Card,
     check_end,
@@ -41,7 +42,7 @@ class Pretrained:
 def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM:
     """The model of a role, ready to solve.
 
-    ``model``: a student's folder, a plain model folder, a Hub id, a ``.gguf`` file, or ``openai:NAME[@BASE_URL]``.
+    ``model``: a student's folder or Hub id, a plain model's, a ``.gguf`` file, or ``openai:NAME[@BASE_URL]``.
     ``device`` defaults to the first GPU, else the CPU; ``dtype`` is ``fp32``, ``bf16`` or ``auto`` (bf16 where the
     device computes in it). Raises `UserError` for a model that cannot be found, is torn, or has another end token.
     """
@@ -58,7 +59,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
 
     device = device or default_device()
     _check_device(device)
-    folder = Path(model)
+    folder = _student_folder(model)
     card: Card | None = None
     if is_checkpoint(folder):
         pretrained, card = load_student(folder, torch_dtype(dtype, device))
@@ -84,6 +85,26 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         if card.recipe is not None:
             lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage}
     return lm
+
+
+def _student_folder(model: str) -> Path:
+    """The folder of a MODEL: of the Hub id of a trained student, what was downloaded of it.
+
+    Raises `UserError` for a path that is mistyped, as its parent shows, before the Hub is asked for it.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    path = Path(model)
+    if path.exists() or model.count("/") != 1 or model.startswith("scratch:"):
+        return path
+    if path.parent.is_dir():
+        raise UserError(f"there is no folder {model}; give a student's folder, a Hub id or a .gguf file")
+    try:
+        hf_hub_download(model, CARD)
+        return Path(snapshot_download(model))
+    except (HfHubHTTPError, HFValidationError, OSError):
+        return path  # no trained student, or none to be had: loading it as a plain model says why
 
 
 def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
