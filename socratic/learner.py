@@ -6,13 +6,14 @@ It is what the method was named after: whoever asks does not tell. (Shridhar et 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from socratic.answers import extract
-from socratic.calculator import marks, prose
-from socratic.curate import NUMBER
+from socratic.calculator import calculate, format_result, marks, prose
+from socratic.curate import NUMBER, WORDS
 from socratic.tutor import Node, Tutor
-from socratic.types import AnswerType
+from socratic.types import AnswerType, CalculatorError
 
 _KINDS: tuple[AnswerType, ...] = ("number", "yesno", "text")
 _EQUALS = re.compile(r"= *\$?\Z")
@@ -97,6 +98,16 @@ def _same(said: str, wanted: str) -> bool:
 
 
 def _value(text: str, kind: AnswerType) -> str | None:
-    """What an answer comes to: the result of its last mark, else what would be read from it as a final answer."""
-    *_, last = (None, *marks(text))
-    return extract(last.result if last and kind == "number" else text, kind).predicted
+    """What an answer comes to: the result of its last mark, else what would be read from it as a final answer.
+
+    A person may also type the calculation alone, ``6*11``, or the number in words.
+    """
+    if kind == "number":
+        *_, last = (None, *marks(text))
+        text = last.result if last else text
+        bare = text.strip().rstrip(".").lower()
+        with suppress(CalculatorError):
+            text = format_result(calculate(bare))
+        if bare in WORDS:
+            text = format_result(WORDS[bare])
+    return extract(text, kind).predicted

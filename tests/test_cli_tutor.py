@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from test_cli import CONTROL, PAIR, Cli, Result, cli, say
 
-from socratic.cli.tutor import newest_students
+from socratic.cli.shared import newest_students
 from socratic.lm.checkpoint import CARD, Base, Card
 from socratic.lm.scripted import Script
 from socratic.store import MANIFEST, write_json
 from socratic.tasks import load_problems
+from socratic.types import UserError
 
 __all__ = ["cli", "say"]
 
@@ -247,7 +248,8 @@ def test_the_newest_pair_that_stands_together_is_taken(tmp_path: Path) -> None:
             write_json(folder / MANIFEST, {})
         return str(folder)
 
-    assert newest_students(tmp_path) == {}
+    with pytest.raises(UserError, match="no pair of students below"):
+        newest_students(tmp_path)
     lone = student("a/tied", "unified", 1)
     assert newest_students(tmp_path) == {"qg": lone, "qa": lone}
     older = {"qg": student("b/qg", "qg", 2), "qa": student("b/qa", "qa", 3)}

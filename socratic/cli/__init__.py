@@ -68,5 +68,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         code = 0
     if code == 130:
-        complain("interrupted; the same command continues long work where it stopped")
+        complain("interrupted; the same command continues what train, evaluate, run, demo or teach had begun")
     sys.exit(code)

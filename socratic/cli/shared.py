@@ -113,6 +113,40 @@ def make_solving(
     return Solving(settings, **lms)
 
 
+def newest_students(runs: Path) -> dict[str, str]:
+    """The newest QG and QA below ``runs`` that stand in one folder, else the newest of each, and the newest CoT, named.
+
+    A unified student takes both places where there is no pair. Folders that are not whole students are passed over.
+    Raises `UserError` where there is no pair.
+    """
+    from socratic.lm.checkpoint import CARD, read_card
+    from socratic.store import MANIFEST
+
+    newest: dict[str, Path] = {}
+    pair: dict[str, Path] = {}
+    homes: dict[Path, dict[str, Path]] = {}
+    for card in sorted(runs.rglob(CARD), key=lambda card: card.stat().st_mtime):
+        folder = card.parent
+        if not (folder / MANIFEST).is_file():
+            continue
+        try:
+            role = read_card(folder).role
+        except UserError:
+            continue
+        siblings = homes.setdefault(folder.parent, {})
+        newest[role] = siblings[role] = folder
+        if {"qg", "qa"} <= siblings.keys():
+            pair = siblings
+    if not pair and "unified" in newest:
+        pair = {"qg": newest["unified"], "qa": newest["unified"]}
+    chosen = newest | pair
+    if not {"qg", "qa"} <= chosen.keys():
+        raise UserError(f"there is no pair of students below {runs}/; socratic demo trains one, or give --qg and --qa")
+    found: dict[str, str] = {role: str(chosen[role]) for role in ("qg", "qa", "cot") if role in chosen}
+    err.print(visible("\n".join(f"{role:>3} {folder}" for role, folder in found.items())), soft_wrap=True)
+    return found
+
+
 def load_models(models: Sequence[str], device: str | None, dtype: str) -> dict[str, LM]:
     """Each of ``models`` loaded once, what is to be known of them said."""
     from socratic.lm.load import hush_transformers, load_lm

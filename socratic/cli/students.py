@@ -44,6 +44,7 @@ from socratic.cli.shared import (
     err,
     make_solving,
     merged_settings,
+    newest_students,
     out,
     print_json,
     print_pairs,
@@ -162,11 +163,13 @@ def solve(
 ) -> None:
     """Solve one problem, streamed, or a file of them, in its order; --json prints traces.
 
-    Without a problem or --file, standard input is the problem.
+    Without a problem or --file, standard input is the problem; without students, the newest pair below runs/ solves it.
     """
     if text is None and file is None and sys.stdin is not None and not sys.stdin.isatty():
         text = "-"
-    if (text is None) == (file is None):
+    if text is None and file is None:
+        raise UserError("there is no problem to solve; give its text, --file, or a pipe")
+    if text is not None and file is not None:
         raise UserError("give either the problem's text or --file, and not both")
     if column and file is None:
         raise UserError(f"--column {column[0]} names a column of --file, and there is none; leave it out")
@@ -179,6 +182,9 @@ def solve(
         problems = read_lines(_read_stdin(), answer_type, columns) if file == "-" else read_questions(file, columns)
     else:
         problems = [typed_problem(_read_stdin() if text == "-" else str(text), answer_type)]
+    if solver == "socratic" and not (qg or qa or lm):
+        newest = newest_students(Path("runs"))
+        qg, qa = newest["qg"], newest["qa"]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
     if as_json or file is not None or samples > 1:
         _solve_all(solving, problems, samples, batch_size, as_json)

@@ -17,13 +17,12 @@ from socratic.cli.shared import (
     Dtype,
     Seed,
     Settings,
-    err,
     load_models,
     make_solving,
+    newest_students,
     typed_problem,
 )
 from socratic.config import parse_overrides
-from socratic.report import visible
 from socratic.types import UserError
 
 
@@ -59,43 +58,10 @@ def tutor(
     problem, gold = draw_problem(data, data_dir) if data else (typed_problem(text) if text is not None else None, None)
     if qg is None or qa is None:
         found = newest_students(Path("runs"))
-        if not {"qg", "qa"} <= found.keys():
-            raise UserError("there is no pair of students below runs/; socratic demo trains one, or give --qg and --qa")
         qg, qa, cot = found["qg"], found["qa"], cot or found.get("cot")
-        chosen = {"QG": qg, "QA": qa, "CoT": cot}
-        err.print(visible("\n".join(f"{role:>3} {model}" for role, model in chosen.items() if model)), soft_wrap=True)
     solving = make_solving("socratic", qg, qa, None, calculator, 0.0, seed, device, dtype, setting, "local")
     desk = Desk(solving, lambda: load_models([cot], device, dtype)[cot] if cot else None, data_dir, as_json)
     desk.learning = learn
     if problem is not None:
         desk.begin(problem, gold)
     desk.run()
-
-
-def newest_students(runs: Path) -> dict[str, str]:
-    """The newest QG and QA below ``runs`` that stand in one folder, else the newest of each, and the newest CoT.
-
-    A unified student takes both places where there is no pair. Folders that are not whole students are passed over.
-    """
-    from socratic.lm.checkpoint import CARD, read_card
-    from socratic.store import MANIFEST
-
-    newest: dict[str, Path] = {}
-    pair: dict[str, Path] = {}
-    homes: dict[Path, dict[str, Path]] = {}
-    for card in sorted(runs.rglob(CARD), key=lambda card: card.stat().st_mtime):
-        folder = card.parent
-        if not (folder / MANIFEST).is_file():
-            continue
-        try:
-            role = read_card(folder).role
-        except UserError:
-            continue
-        siblings = homes.setdefault(folder.parent, {})
-        newest[role] = siblings[role] = folder
-        if {"qg", "qa"} <= siblings.keys():
-            pair = siblings
-    if not pair and "unified" in newest:
-        pair = {"qg": newest["unified"], "qa": newest["unified"]}
-    chosen = newest | pair
-    return {role: str(chosen[role]) for role in ("qg", "qa", "cot") if role in chosen}

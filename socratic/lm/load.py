@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,12 +258,13 @@ def _hash_weights(folder: Path) -> str:
 
 
 def hush_transformers() -> None:
-    """Keep transformers' own progress bars and warnings off the terminal."""
+    """Keep transformers' and the Hub client's own progress bars and warnings off the terminal."""
     import transformers
 
-    logging: Any = transformers.utils.logging
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    talk: Any = transformers.utils.logging
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def default_device() -> str:
