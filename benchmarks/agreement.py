@@ -17,7 +17,7 @@ import torch
 from socratic import load_lm, load_problems
 from socratic.lm.base import Decoding, TokenSession
 from socratic.lm.load import hush_transformers, load_student
-from socratic.loops import SolveSettings, Solving
+from socratic.solving import SolveSettings, Solving
 
 _TIE = 1e-4
 

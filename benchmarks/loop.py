@@ -29,8 +29,8 @@ from socratic.lm.dense import Dense, FlatBatch
 from socratic.lm.device import DeviceLoop
 from socratic.lm.engine import EngineLM
 from socratic.lm.load import hush_transformers, load_pretrained, torch_dtype
-from socratic.loops import SolveSettings, Solving
 from socratic.prompts import problem_text
+from socratic.solving import SolveSettings, Solving
 from socratic.tokens import Codec
 
 

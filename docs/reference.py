@@ -14,9 +14,9 @@ import typer
 
 from socratic.cli import app
 from socratic.config import Settings
-from socratic.loops import SolveSettings
 from socratic.prepare import TrainSettings
 from socratic.recipe import ArmSpec, Recipe, StudentSpec
+from socratic.solving import SolveSettings
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.teach import TeachSettings
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from socratic.calculator import calculate
     from socratic.examples import encode
     from socratic.lm.load import load_lm
-    from socratic.loops import Event, solve, stream
+    from socratic.solving import Event, solve, stream
     from socratic.tasks import load_chains, load_problems
     from socratic.train import fit
     from socratic.types import CalculatorError, Chain, Problem, Score, SocraticError, Step, Trace, UserError
@@ -23,7 +23,7 @@ _HOME = {
     "socratic.calculator": ("calculate",),
     "socratic.examples": ("encode",),
     "socratic.lm.load": ("load_lm",),
-    "socratic.loops": ("Event", "solve", "stream"),
+    "socratic.solving": ("Event", "solve", "stream"),
     "socratic.tasks": ("load_chains", "load_problems"),
     "socratic.train": ("fit",),
     "socratic.types": ("CalculatorError", "Chain", "Problem", "Score", "SocraticError", "Step", "Trace", "UserError"),

@@ -22,8 +22,8 @@ from socratic.lm.kernels import compiler
 from socratic.lm.load import default_device, has_bf16, load_lm
 from socratic.lm.plain import layers_lm
 from socratic.lm.seq2seq import Seq2SeqLM
-from socratic.loops import SolveSettings, Solving
 from socratic.prepare import Start, TrainingRun, TrainSettings
+from socratic.solving import SolveSettings, Solving
 from socratic.store import check_manifest, is_main_process, process_count
 from socratic.tokens import Codec
 from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row

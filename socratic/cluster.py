@@ -16,7 +16,7 @@ from typing import Any
 from socratic.interventions import Intervention
 from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
-from socratic.loops import SolveSettings, Solving
+from socratic.solving import SolveSettings, Solving
 from socratic.types import Problem, Trace, UserError
 
 _BLOCKS = 2

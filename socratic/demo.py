@@ -20,7 +20,6 @@ from rich.text import Text
 from socratic.evaluate import Run, group_scores, load_run, majority_correct
 from socratic.interventions import intervene
 from socratic.lm.load import load_lm
-from socratic.loops import Solving
 from socratic.pipeline import EvaluateStage, Plan, make_plan, run_plan
 from socratic.progress import evaluate_with_bar
 from socratic.recipe import read_recipe
@@ -29,6 +28,7 @@ from socratic.report.compare import Comparison
 from socratic.report.problem import show_problem
 from socratic.report.steps import step_value
 from socratic.report.tables import interval, new_table
+from socratic.solving import Solving
 from socratic.store import shipped
 from socratic.tasks import load_chains
 from socratic.types import Chain

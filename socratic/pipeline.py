@@ -22,12 +22,12 @@ from socratic.evaluate import load_run
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import hush_transformers, load_lm
-from socratic.loops import SolveSettings, Solving
 from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, evaluate_with_bar, train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.recipe import Recipe, arm_of, student_of
 from socratic.report.compare import Comparison, compare
+from socratic.solving import SolveSettings, Solving
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.types import Chain, Problem, UserError

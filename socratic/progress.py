@@ -22,9 +22,9 @@ from rich.text import Text
 
 from socratic.evaluate import Metrics, Resume, evaluate
 from socratic.lm.base import LM
-from socratic.loops import Solving
 from socratic.prepare import TrainingRun, TrainSettings
 from socratic.prompts import TeacherPrompt
+from socratic.solving import Solving
 from socratic.teacher.annotate import Annotation, AskSettings, annotate
 from socratic.teacher.teach import Job, Tally, TeachSettings
 from socratic.train import train

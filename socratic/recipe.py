@@ -28,8 +28,8 @@ from pydantic import Field, field_validator
 from socratic.config import Settings, nearest
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
-from socratic.loops import SolveSettings, check_role
 from socratic.prepare import TrainSettings
+from socratic.solving import SolveSettings, check_role
 from socratic.types import QGSees, Role, UserError
 
 

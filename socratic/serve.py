@@ -24,8 +24,8 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from socratic.loops import Board, Job, Solving
 from socratic.prompts import render_problem, render_raw
+from socratic.solving import Board, Job, Solving
 from socratic.types import Problem, Trace, UserError
 
 _MOST_BYTES = 1 << 20

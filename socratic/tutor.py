@@ -16,8 +16,9 @@ from typing import Any, Literal
 from socratic import store
 from socratic.answers import score
 from socratic.lm.base import LM, Request, Session
-from socratic.loops import Solving, decode, normalised, open_sessions
+from socratic.loops import normalised, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
+from socratic.solving import Solving, decode
 from socratic.tasks.base import checked
 from socratic.tasks.files import clean_text
 from socratic.types import Chain, Completion, Problem, Score, Step, StopReason, Trace, UserError

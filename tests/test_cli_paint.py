@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from socratic.cli.paint import Slot, paint, paint_solution, paint_solved
-from socratic.loops import Event
 from socratic.prompts import SlotKind
+from socratic.solving import Event
 from socratic.types import Problem, Score, Step, StopReason, Trace
 
 ANSWER = " It bakes 12*8=<<12 * 8=96>>96 rolls, and 96-70=<<96-70=25>>25 of them are left over."

@@ -16,7 +16,7 @@ from socratic.cluster import RaySolving
 from socratic.evaluate import evaluate, load_run
 from socratic.lm.base import LM
 from socratic.lm.load import load_lm
-from socratic.loops import SolveSettings
+from socratic.solving import SolveSettings
 from socratic.types import Problem, Trace, UserError
 
 ray: Any = pytest.importorskip("ray", reason="Ray (the extra [ray]) is not installed")

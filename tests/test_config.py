@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field, field_validator
 
 from socratic.config import Settings, differences, parse_overrides
-from socratic.loops import SolveSettings
 from socratic.prepare import TrainSettings
+from socratic.solving import SolveSettings
 from socratic.types import UserError
 
 

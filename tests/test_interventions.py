@@ -12,10 +12,10 @@ from socratic.evaluate import Run, evaluate, load_run
 from socratic.examples import causal_example
 from socratic.interventions import GENERIC_QUESTION, REPLACEMENTS, SWAPS, intervene
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import SolveSettings, Solving
 from socratic.prompts import SlotKind, problem_text
 from socratic.report.interventions import AS_IS, effects, effects_table
 from socratic.report.steps import step_value
+from socratic.solving import SolveSettings, Solving
 from socratic.tasks import load_chains
 from socratic.tokens import Codec
 from socratic.types import Chain, Problem, Step, Trace, UserError

@@ -5,7 +5,7 @@ from tiny import byte_tokenizer
 
 from socratic.learner import Learner
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import SolveSettings, Solving
+from socratic.solving import SolveSettings, Solving
 from socratic.tokens import Codec
 from socratic.tutor import Tutor
 from socratic.types import Chain, Problem, Step

@@ -22,6 +22,7 @@ LEVELS: list[set[str]] = [
     {"tasks", "lm", "examples", "interventions", "curate"},
     {"doctor", "publish"},
     {"augment", "loops", "optimizer", "prepare", "teacher"},
+    {"solving"},
     {"cluster", "recipe", "serve", "trainer"},
     {"assemble"},
     {"train", "evaluate"},

@@ -23,8 +23,8 @@ import socratic
 from socratic.lm.base import Request
 from socratic.lm.engine import EngineLM
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import Event, SolveSettings, Solving, solve, stream
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind
+from socratic.solving import Event, SolveSettings, Solving, solve, stream
 from socratic.tokens import Codec
 from socratic.types import Problem, QGSees, Solver, Trace, UserError
 

@@ -13,8 +13,8 @@ from test_trainer import CHAINS, tiny_model, tiny_tokenizer
 
 from socratic.lm.export import export_gguf
 from socratic.lm.load import load_lm, load_pretrained, merge
-from socratic.loops import solve
 from socratic.prompts import MARKERS, render_problem
+from socratic.solving import solve
 
 hf: Any = transformers
 OVERFIT: dict[str, Any] = {"chains": CHAINS[:1], "trainer": {"save_steps": 1000}}

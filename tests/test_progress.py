@@ -14,9 +14,9 @@ from tiny import problems
 
 from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import SolveSettings, Solving
 from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, solve_with_bar, train_with_bars
+from socratic.solving import SolveSettings, Solving
 from socratic.tasks import load_chains
 from socratic.tokens import Codec
 from socratic.types import Role, Trace, UserError

@@ -25,8 +25,8 @@ from tiny import Planted, byte_tokenizer
 
 from socratic.lm.base import Request, TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
-from socratic.loops import SolveSettings, Solving, solve
 from socratic.serve import Service
+from socratic.solving import SolveSettings, Solving, solve
 from socratic.tokens import Codec
 from socratic.types import Problem, UserError
 

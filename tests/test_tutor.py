@@ -12,7 +12,7 @@ from tiny import byte_tokenizer, causal_model
 from socratic.lm.base import LM
 from socratic.lm.load import load_lm
 from socratic.lm.scripted import ScriptedLM
-from socratic.loops import SolveSettings, Solving
+from socratic.solving import SolveSettings, Solving
 from socratic.tokens import Codec
 from socratic.tutor import Tutor
 from socratic.types import Problem, Step, UserError

@@ -12,8 +12,8 @@ from socratic.lm.engine import EngineLM
 from socratic.lm.plain import PlainLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.lm.seq2seq import Seq2SeqLM
-from socratic.loops import solve
 from socratic.prompts import SlotKind, learned_text, render_chain
+from socratic.solving import solve
 from socratic.tokens import Codec
 from socratic.types import Chain, Completion, Problem, Role, Solver, Step, Trace
 

@@ -17,16 +17,16 @@ from socratic.cli.paint import complaint
 from socratic.cli.screen import Screen
 from socratic.cli.shared import out, typed_problem
 from socratic.learner import Learner
-from socratic.loops import Solving
 from socratic.report import visible
 from socratic.report.problem import STOPPED
+from socratic.solving import Solving
 from socratic.tasks import draw_problem
 from socratic.tutor import Tutor
 from socratic.types import Chain, Problem, StopReason, Trace, UserError
 
 if TYPE_CHECKING:
     from socratic.lm.base import LM
-    from socratic.loops import Event
+    from socratic.solving import Event
     from socratic.tutor import Node
 
 _SIDE_BY_SIDE = 60

@@ -17,7 +17,7 @@ from socratic.report.problem import STOPPED
 from socratic.types import Problem, Score, Trace
 
 if TYPE_CHECKING:
-    from socratic.loops import Event
+    from socratic.solving import Event
 
 _LABELS = {
     "problem": "Problem: ",

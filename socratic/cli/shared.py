@@ -20,7 +20,7 @@ from socratic.types import AnswerType, Problem, Solver, UserError
 
 if TYPE_CHECKING:
     from socratic.lm.base import LM
-    from socratic.loops import Solving
+    from socratic.solving import Solving
 
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -91,7 +91,7 @@ def make_solving(
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
     from socratic.lm.load import default_device, has_bf16
-    from socratic.loops import SolveSettings, Solving
+    from socratic.solving import SolveSettings, Solving
 
     on = None if calculator is None else calculator == "on"
     given = merged_settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)

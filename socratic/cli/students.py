@@ -54,7 +54,7 @@ from socratic.report import visible
 from socratic.types import AnswerType, Problem, QGSees, Role, Trace, UserError
 
 if TYPE_CHECKING:
-    from socratic.loops import Solving
+    from socratic.solving import Solving
 
 
 def train(

@@ -12,10 +12,10 @@ from rich.table import Table
 from socratic import stats
 from socratic.evaluate import Run, load_run
 from socratic.interventions import REPLACEMENTS, intervene
-from socratic.loops import Solving
 from socratic.report.compare import Pair, compare
 from socratic.report.steps import step_accuracy
 from socratic.report.tables import new_table, percent, points, text
+from socratic.solving import Solving
 from socratic.types import Chain, Problem, UserError
 
 AS_IS = "as-is"

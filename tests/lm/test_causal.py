@@ -19,7 +19,7 @@ from tiny import (
     solved,
 )
 
-from socratic import loops
+from socratic import solving
 from socratic.examples import causal_example
 from socratic.lm.backends import KernelBackend, TorchBackend
 from socratic.lm.base import LM, Request, TokenSession
@@ -362,7 +362,7 @@ def test_a_sample_depends_on_seed_problem_and_index_alone(speaker: Student, monk
     assert raws(speaker, seed=3, batch_size=1) == first
     assert raws(speaker, seed=3, batch_size=3) == first
     for chunk in (1, 5):
-        monkeypatch.setattr(loops, "_CHUNK", chunk)
+        monkeypatch.setattr(solving, "_CHUNK", chunk)
         assert raws(speaker, seed=3) == first
     reversed_order = solved(problems(8)[::-1], "unified", lm=speaker.lm(), samples=2, temperature=1.0, seed=3, **SHORT)
     assert Counter(t.raw for t in reversed_order) == Counter(first)

@@ -11,7 +11,7 @@ from tiny import Replay, byte_tokenizer, problems, solved
 
 from socratic.lm.endpoint import EndpointLM
 from socratic.lm.load import load_lm
-from socratic.loops import stream
+from socratic.solving import stream
 from socratic.tokens import Codec
 from socratic.types import Problem, Step, UserError
 

@@ -1,0 +1,351 @@
+"""Problems put through the loops: `solve` runs many at once, `stream` one, token by token."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from socratic.config import Settings
+from socratic.interventions import NOTHING, Intervention
+from socratic.lm.base import LM, Request, Session
+from socratic.loops import Loop, Outcome, single, stepwise, teacher_forced
+from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_raw
+from socratic.types import Problem, QGSees, Solver, Trace, UserError
+
+_CHUNK = 8
+"""Tokens a model advances before rows that ended are exchanged for waiting ones."""
+
+
+class SolveSettings(Settings):
+    """What decides a trace, apart from the models."""
+
+    solver: Solver = Field(
+        "socratic", description="socratic (QG and QA), unified (= tied: one model, one context), cot or answer"
+    )
+    qg_sees: QGSees | None = Field(
+        None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
+    )
+    calculator: bool | None = Field(
+        None, description="compute <<expr= for the students; the checkpoint's default if unset"
+    )
+    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    seed: int = Field(
+        0,
+        description="of sampling; a sample depends on seed, problem and sample index alone (with the same kernels and "
+        "number format)",
+    )
+    max_steps: int = Field(16, ge=1, description="sub-questions before the loop is stopped (gold has at most 11)")
+    max_tokens: int = Field(256, ge=1, description="tokens of one sub-question, sub-answer or final answer")
+    max_rationale_tokens: int = Field(512, ge=1, description="tokens of the one slot of a chain of thought")
+
+    def check_models(self, qg: object, qa: object, lm: object) -> None:
+        """Raise `UserError` for a model that the solver needs and has not, or has and does not need."""
+        if self.solver == "socratic":
+            if qg is None or qa is None or lm is not None:
+                raise UserError("solver 'socratic' needs the two students qg and qa, and no lm")
+        elif lm is None or qg is not None or qa is not None:
+            raise UserError(f"solver {self.solver!r} needs the one student lm, and neither qg nor qa")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of a solution as it is written: ``text`` is what came since the last event of this slot.
+
+    Kinds: the slot kinds; ``done`` marks the end of a slot, ``fault`` why it was dropped; the last event has the trace.
+    """
+
+    kind: SlotKind | Literal["trace"]
+    text: str = ""
+    done: bool = False
+    fault: str | None = None
+    trace: Trace | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """One problem's loop while it runs: ``out`` is what came of it so far, ``trace`` stands once it has ended.
+
+    ``seconds`` is its share of the time of the steps it was in.
+    """
+
+    solving: Solving
+    problem: Problem
+    sample: int
+    out: Outcome
+    loop: Loop
+    rng: random.Random
+    seconds: float = 0.0
+    trace: Trace | None = None
+
+
+class Solving:
+    """A solver with its models: checks that they fit, and runs jobs (problem, sample) to traces.
+
+    Raises `UserError` for a missing or superfluous model, one trained for another role, and a calculator that a model
+    cannot stop for.
+    """
+
+    def __init__(
+        self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
+    ) -> None:
+        settings.check_models(qg, qa, lm)
+        if settings.qg_sees == "questions" and settings.solver != "socratic":
+            raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
+        for place, model in (("qg", qg), ("qa", qa), ("lm", lm)):
+            if model is not None:
+                check_role(settings.solver, place, model.name, model.role)
+        self.settings = settings
+        self.intervention: Intervention | None = None
+        self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
+        self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
+        able = all(model.has_calculator for model in self.models)
+        if settings.calculator and not able:
+            name = next(model.name for model in self.models if not model.has_calculator)
+            raise UserError(f"the calculator cannot interrupt {name}; pass --calculator off")
+        default = able and all(model.calculator_default for model in self.models)
+        self.calculator = default if settings.calculator is None else settings.calculator
+        self._qg, self._qa, self._lm = qg, qa, lm
+
+    def with_intervention(self, intervention: Intervention) -> Self:
+        """The same solver and models, given other words; raises `UserError` for a solver without sub-questions."""
+        if self.settings.solver in ("cot", "answer"):
+            raise UserError(
+                f"solver {self.settings.solver!r} asks no sub-questions that {intervention.kind!r} could replace; "
+                "choose the solver socratic, tied or unified"
+            )
+        made = copy(self)
+        made.intervention = intervention
+        return made
+
+    @property
+    def name(self) -> str:
+        """The solver's name in traces: `iterative` or `plan` for a QG/QA pair."""
+        if self.settings.solver != "socratic":
+            return self.settings.solver
+        return "iterative" if self.qg_sees == "answers" else "plan"
+
+    def record(self) -> dict[str, Any]:
+        """All that decides a trace, as plain values: settings, and each model's name and fingerprint."""
+        roles = {"qg": self._qg, "qa": self._qa, "lm": self._lm}
+        models = {role: m.record() for role, m in roles.items() if m}
+        resolved = {"qg_sees": self.qg_sees, "calculator": self.calculator, "transcript": TRANSCRIPT_VERSION}
+        given = {"intervention": self.intervention.record()} if self.intervention else {}
+        return {**self.settings.model_dump(), **resolved, **given, "models": models}
+
+    def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
+        """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
+        if type(batch_size) is not int or batch_size < 1:
+            raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        board, waiting = Board(self.models), iter(jobs)
+        try:
+            while True:
+                for problem, sample in islice(waiting, batch_size - len(board.under_way)):
+                    board.add(self, problem, sample)
+                if not board.under_way:
+                    return
+                for job in board.step():
+                    if job.trace is not None:
+                        yield job.trace
+        finally:
+            board.close()
+
+    def stream(self, problem: Problem, sample: int = 0) -> Iterator[Event]:
+        """One problem, an `Event` for each new piece of text; the last event carries the trace."""
+        check_idle(self.models)
+        job = self.start(problem, sample)
+        started = time.perf_counter()
+        wanted = next(job.loop)
+        while True:
+            request = self.job_request(job, wanted)
+            shown = 0
+            for piece in decode(request):
+                yield Event(request.kind, piece)
+                shown += len(piece)
+            completion = request.completion
+            assert completion is not None
+            yield Event(request.kind, completion.text[shown:], done=True, fault=completion.fault)
+            try:
+                wanted = job.loop.send(completion)
+            except StopIteration:
+                job.seconds = time.perf_counter() - started
+                yield Event("trace", trace=self.trace(job))
+                return
+
+    def start(self, problem: Problem, sample: int) -> Job:
+        """A job whose loop has not begun."""
+        key = f"{self.settings.seed}|{problem.id}|{sample}"
+        rng = random.Random(hashlib.sha256(key.encode()).digest())
+        out = Outcome()
+        return Job(self, problem, sample, out, self._loop(out, problem), rng)
+
+    @property
+    def pair(self) -> tuple[LM, LM] | None:
+        """The models that ask and answer; None for a solver without sub-questions."""
+        if self.settings.solver not in ("socratic", "tied", "unified"):
+            return None
+        qg, qa = self._qg or self._lm, self._qa or self._lm
+        assert qg is not None
+        assert qa is not None
+        return qg, qa
+
+    def _loop(self, out: Outcome, problem: Problem) -> Loop:
+        if self.pair is not None:
+            qg, qa = self.pair
+            given = self.intervention.given[problem.id] if self.intervention else NOTHING
+            if given.history:
+                return teacher_forced(out, problem, qg, qa, self.qg_sees, given.history)
+            return stepwise(out, problem, qg, qa, self.qg_sees, self.settings.max_steps, given)
+        assert self._lm is not None
+        return single(out, problem, self._lm, with_rationale=self.settings.solver == "cot")
+
+    def job_request(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
+        """The request for the slot that a job's loop wants."""
+        return self.request(*wanted, self.settings.temperature, job.rng)
+
+    def request(self, lm: LM, session: Session, kind: SlotKind, temperature: float, rng: random.Random) -> Request:
+        """A request for a slot as these settings have it; not submitted yet."""
+        rationale = self.settings.solver == "cot" and kind == "answer"
+        most = self.settings.max_rationale_tokens if rationale else self.settings.max_tokens
+        return Request(lm, session, kind, most, self.calculator, temperature, rng)
+
+    def trace(self, job: Job) -> Trace:
+        """The trace of a job that has ended."""
+        out = job.out
+        return Trace(
+            problem_id=job.problem.id,
+            sample=job.sample,
+            solver=self.name,
+            steps=tuple(out.steps),
+            raw=render_raw(out.slots, out.answer),
+            answer=out.answer,
+            stop_reason=out.stop_reason,
+            error=out.error,
+            calculator=self.calculator,
+            tokens=out.tokens,
+            seconds=round(job.seconds, 4),
+            version=TRANSCRIPT_VERSION,
+        )
+
+
+class Board:
+    """Problems under way at once over the same models: any may join, and leave, between two steps.
+
+    Raises `UserError` where a model is solving for another call.
+    """
+
+    def __init__(self, models: Sequence[LM]) -> None:
+        check_idle(models)
+        self.models = models
+        self.under_way: dict[Request, Job] = {}
+
+    def add(self, solving: Solving, problem: Problem, sample: int = 0) -> Job:
+        """Take a problem on, to be solved by ``solving``, whose models are the board's."""
+        job = solving.start(problem, sample)
+        self._submit(job, next(job.loop))
+        return job
+
+    def step(self) -> list[Job]:
+        """Advance, by a few tokens, the model that most wait for; the jobs that a slot came to, ended or not."""
+        model = max(self.models, key=lambda model: model.waiting)
+        aboard = [job for request, job in self.under_way.items() if request.lm is model]
+        started = time.perf_counter()
+        ended = model.step(_CHUNK)
+        for job in aboard:
+            job.seconds += (time.perf_counter() - started) / len(aboard)
+        moved = [self.under_way.pop(request) for request in ended]
+        for request, job in zip(ended, moved, strict=True):
+            assert request.completion is not None
+            try:
+                self._submit(job, job.loop.send(request.completion))
+            except StopIteration:
+                job.trace = job.solving.trace(job)
+        return moved
+
+    def remove(self, jobs: Collection[Job]) -> None:
+        """Cancel jobs, whether or not they have ended."""
+        dropped = [request for request, job in self.under_way.items() if job in jobs]
+        for model in self.models:
+            model.cancel(dropped)
+        for request in dropped:
+            del self.under_way[request]
+
+    def close(self) -> None:
+        """Cancel all that is under way."""
+        self.remove(set(self.under_way.values()))
+
+    def _submit(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> None:
+        request = job.solving.job_request(job, wanted)
+        request.lm.submit(request)
+        self.under_way[request] = job
+
+
+def check_idle(models: Sequence[LM]) -> None:
+    """Raise `UserError` where a model is at work."""
+    if busy := [model.name for model in models if model.waiting]:
+        raise UserError(f"{busy[0]} is solving for another call; let that one end, or close it")
+
+
+def decode(request: Request) -> Iterator[str]:
+    """Have one request completed alone; yields what is written meanwhile. Left early, it is cancelled."""
+    request.lm.submit(request)
+    shown = ""
+    try:
+        while request.completion is None:
+            request.lm.step(1)
+            text = request.partial().rstrip("\ufffd")
+            if text.startswith(shown) and text != shown:
+                yield text[len(shown) :]
+                shown = text
+    finally:
+        request.lm.cancel([request])
+
+
+def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
+    """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
+    wanted = {"lm": ("unified",) if solver == "tied" else (solver,)}.get(place, (place, "unified"))
+    if role is not None and role not in wanted:
+        raise UserError(
+            f"{name} was trained as {role!r} and cannot be the {place} of solver {solver!r}; "
+            f"give a student trained as {' or '.join(map(repr, wanted))}"
+        )
+
+
+def solve(
+    problems: Iterable[Problem],
+    solver: Solver = "socratic",
+    *,
+    qg: LM | None = None,
+    qa: LM | None = None,
+    lm: LM | None = None,
+    samples: int = 1,
+    batch_size: int = 64,
+    **settings: object,
+) -> Iterator[Trace]:
+    """Solve problems, many at once; traces come in order of completion, ``samples`` for each problem.
+
+    ``settings`` are the fields of `SolveSettings`. Bad model output ends a trace with a named reason, never with an
+    exception; missing models and unknown settings raise `UserError`.
+    """
+    solving = Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm)
+    return solving.run(((problem, k) for problem in problems for k in range(samples)), batch_size)
+
+
+def stream(
+    problem: Problem,
+    solver: Solver = "socratic",
+    *,
+    qg: LM | None = None,
+    qa: LM | None = None,
+    lm: LM | None = None,
+    **settings: object,
+) -> Iterator[Event]:
+    """Solve one problem, piece by piece; see `Event` and `solve`."""
+    return Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm).stream(problem)
