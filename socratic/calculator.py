@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from socratic.types import CalculatorError
 
@@ -207,10 +208,14 @@ def disagreements(text: str) -> list[Mark]:
 
 
 def _canonical_mark(match: re.Match[str]) -> str:
-    expr, result = match.groups()
+    return _canonical(*match.groups())
+
+
+@lru_cache(maxsize=100_000)  # texts are rendered again for every role
+def _canonical(expr: str, result: str) -> str:
     value = _value(expr)
     if value is None or not agrees(result, value):
-        return match[0]
+        return f"<<{expr}={result}>>"
     return f"<<{expr}={format_result(value)}>>"
 
 
