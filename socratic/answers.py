@@ -15,6 +15,7 @@ from datetime import date
 from fractions import Fraction
 from itertools import groupby, islice
 
+from socratic.calculator import last_result
 from socratic.types import AnswerType, Score, ScoreReason, UserError
 
 SCORER_VERSION = "1"
@@ -141,6 +142,16 @@ def extract(output: str, answer_type: AnswerType, choices: Sequence[str] | None 
     if predicted is None:
         return Extraction(None, marked, "truncated" if unfinished else "unparsed")
     return Extraction(predicted, marked, None)
+
+
+def sub_answer_value(text: str) -> str | None:
+    """The number that a sub-answer comes to, in canonical form: its last calculation's result, else what `extract` reads.
+
+    So ``<<4*12=48>>48 more lions after 1 year`` is 48.
+    """
+    result = last_result(text)
+    value = extract(result, "number").predicted if result else None
+    return extract(text, "number").predicted if value is None else value
 
 
 def canonical(gold: str, answer_type: AnswerType, choices: Sequence[str] | None = None) -> str:

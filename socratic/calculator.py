@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -27,13 +27,16 @@ _OPEN = re.compile(r"<<([^<>=]*)=")
 _MARK = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
 _MARKED = "\0"
+_LOOK_BACK = 20  # characters
 _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
 _CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})++")
 _EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
-_BEFORE = re.compile(r"[\d.)%–:] ?$|[A-Za-z]$|[-+*/x×÷=] *$")
-_AFTER = re.compile(r" *[-+*/x×÷%=(\d]|[A-Za-z:.,]\d|[A-Z]")
-_BEHIND = re.compile(r" ?\$?(\d++(?:,\d{3})*+(?:\.\d++)?+|\.\d++)(?![/:\d])")
+_BEFORE = re.compile(r"[\d.)%–:] ?$|[A-Za-z]$|[-+*/x×÷=] *$|[-+*/x×÷] *\d{1,9} and $")
+_AFTER = re.compile(r" *[-+*/x×÷%=(\d]|[A-Za-z:.,]\d|[A-Z]| and \(?\d+/\d+\)?(?! *[=\d])")
+_CENTS = re.compile(r" *(?:cents?\b|¢)")
+_BY_FRACTION = re.compile(r"/ +(\d+/\d+)(?![\d.]| */)")
+_BEHIND = re.compile(r"\$?(\d++(?:,\d{3})*+(?:\.\d++)?+|\.\d++)(?![/:\d])")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 
@@ -184,27 +187,53 @@ def canonicalise(text: str) -> str:
 def checked(text: str) -> Iterator[tuple[Mark, bool]]:
     """The calculations that can be computed, and whether each result is right: first the marks, then those in prose.
 
-    A mark is wrong too where the number behind it is not its value, as in ``<<6*11=66>>77``; its result is then that
-    number. Of prose, those are left out that another sign or number goes on, as in ``1/2 * 1/2 = 1/4``.
+    A mark is wrong too where the number directly behind it is not its value, as in ``<<6*11=66>>77``; that number is
+    then its result, and its end. Of prose, those are left out that another sign, a number, ``and 2/3`` or another unit
+    goes on, as in ``1/2 * 1/2 = 1/4`` and ``$1 / 2 = 50 cents``, and ``3 / 1/4`` may be 3 quarters or 12.
     """
     for mark in marks(text):
         value = _value(mark.expr)
         if value is not None:
             behind = _BEHIND.match(text, mark.end)
-            if behind and agrees(mark.result, value):
-                yield Mark(mark.expr, behind[1], mark.start, mark.end), agrees(behind[1], value)
+            if behind and agrees(mark.result, value) and not agrees(behind[1], value):
+                yield Mark(mark.expr, behind[1], mark.start, behind.end()), False
             else:
                 yield mark, agrees(mark.result, value)
     for found in prose(text):
-        goes_on = _BEFORE.search(text[max(0, found.start - 3) : found.start]) or _AFTER.match(text, found.end)
+        before = text[max(0, found.start - _LOOK_BACK) : found.start]
         value = _value(found.expr)
-        if value is not None and not goes_on:
-            yield found, agrees(found.result, value)
+        if value is not None and not _BEFORE.search(before) and not _goes_on(text, found):
+            yield found, agrees(found.result, value) or holds(_by_fraction(found))
 
 
 def disagreements(text: str) -> list[Mark]:
     """What `checked` finds wrong, in the order of the text."""
     return sorted((mark for mark, is_right in checked(text) if not is_right), key=lambda mark: mark.start)
+
+
+def last_result(text: str) -> str | None:
+    """What ``text`` says that its last calculation comes to: of a mark the number directly behind it, if one is there.
+
+    None where nothing is calculated, or something that is no number of its own follows, as in ``2*3 = 6*4 = 24``.
+    """
+    last = max((*marks(text), *prose(text)), key=lambda mark: mark.start, default=None)
+    if last is None:
+        return None
+    if text.startswith("<<", last.start):
+        behind = _BEHIND.match(text, last.end)
+        return behind[1] if behind else last.result
+    return None if _goes_on(text, last) else last.result
+
+
+def _goes_on(text: str, found: Mark) -> bool:
+    """Whether the result of a calculation in prose is only a part of what is written, or in cents of dollars."""
+    is_in_cents = "$" in text[found.start : found.end] and _CENTS.match(text, found.end)
+    return bool(is_in_cents or _AFTER.match(text, found.end))
+
+
+def _by_fraction(found: Mark) -> Mark:
+    """The calculation with what is divided by a fraction so read: ``3 / 1/4`` as ``3 / (1/4)``."""
+    return replace(found, expr=_BY_FRACTION.sub(r"/(\1)", found.expr))
 
 
 def _canonical_mark(match: re.Match[str]) -> str:

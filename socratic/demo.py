@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from socratic.answers import sub_answer_value
 from socratic.evaluate import Run, group_scores, load_run, majority_correct
 from socratic.interventions import intervene
 from socratic.lm.load import load_lm
@@ -26,7 +27,6 @@ from socratic.recipe import read_recipe
 from socratic.report import visible
 from socratic.report.compare import Comparison
 from socratic.report.problem import show_problem
-from socratic.report.steps import step_value
 from socratic.report.tables import interval, new_table
 from socratic.solving import Solving
 from socratic.store import shipped
@@ -173,8 +173,8 @@ def _accuracies(by_split: Mapping[str, Comparison]) -> Table:
 def _cause(blame: Blame) -> str:
     """Where the trace leaves the gold chain, and how the failures divide."""
     trace = next(t for t in blame.run.traces if t.problem_id == blame.problem)
-    values = [step_value(step) for step in trace.steps]
-    gold = [step_value(step) for step in blame.chain.steps]
+    values = [sub_answer_value(step.answer) for step in trace.steps]
+    gold = [sub_answer_value(step.answer) for step in blame.chain.steps]
     place = next((i for i, value in enumerate(gold) if i >= len(values) or values[i] != value), None)
     if place is None:
         where = "All gold steps are right; what comes after them is not"

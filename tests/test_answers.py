@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socratic.answers import MAX_CHARACTERS, canonical, extract, score
-from socratic.types import AnswerType, UserError
+from socratic.answers import MAX_CHARACTERS, canonical, extract, score, sub_answer_value
+from socratic.types import AnswerType, Chain, UserError
 
 BALLS = ["red ball.", "green ball.", "green ball with dots."]
 HUGE = "7" * 400
@@ -34,6 +34,27 @@ def test_every_gsm8k_solution_scores_right_and_strict(data_dir: Path) -> None:
     for file in files:
         for text in parquet.read_table(file, columns=["answer"])["answer"].to_pylist():
             assert score(text, text.rpartition("#### ")[2], "number").strict, text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<<4*12=48>>48 more lions after 1 year", "48"),
+        ("<<45000/2=22500>>22,500 in 2 years", "22500"),
+        ("6*11 = <<6*11=66>>77 rolls", "77"),
+        ("There are $1,234.50 left.", "2469/2"),
+        ("<<3*3=nine>> 9", "9"),
+        ("2*3 = 6*4 = 24", "24"),
+        ("None.", None),
+    ],
+)
+def test_what_a_sub_answer_comes_to(text: str, value: str | None) -> None:
+    assert sub_answer_value(text) == value
+
+
+def test_gold_sub_answers_end_at_the_answer(gsm8k: dict[str, Chain]) -> None:
+    ends = [sub_answer_value(chain.steps[-1].answer) == canonical(chain.answer, "number") for chain in gsm8k.values()]
+    assert (sum(ends), len(ends)) == (8_710, 8_792)
 
 
 MARKED_NUMBERS = [

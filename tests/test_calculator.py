@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socratic.calculator import Mark, agrees, calculate, canonicalise, checked, cut, format_result, marks, pending
+from socratic.calculator import (
+    Mark,
+    agrees,
+    calculate,
+    canonicalise,
+    checked,
+    cut,
+    disagreements,
+    format_result,
+    last_result,
+    marks,
+    pending,
+)
 from socratic.types import CalculatorError
 
 
@@ -256,6 +268,44 @@ def test_marks_and_what_is_right_of_them() -> None:
     assert [(m.expr, right) for m, right in checked(prose)] == [("3 * 4", True), ("5-2", False)]
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("It is 6*11=<<6*11=66>>77 in all", ["<<6*11=66>>77"]),
+        ("<<6*11=66>>$77,000.50 and <<2*2=5>>5", ["<<6*11=66>>$77,000.50", "<<2*2=5>>"]),
+        ("<<2*3=6>> 7 boxes hold as many", []),
+        ("<<6*11=66>>66", []),
+        ("$1 / 2 = 50 cents", []),
+        ("25 * 3 = 76 cents", ["25 * 3 = 76"]),
+        ("12 x 1 and 1/4 = 15", []),
+        ("17/3 = 5 and 2/3 loads", []),
+        ("100 / 6= 16 and (2/3)", []),
+        ("3+4 = 8 and 8/2 = 5", ["3+4 = 8", "8/2 = 5"]),
+        ("3/ 1/4 = 12, 25 / 1/3 = 75", []),
+        ("3/ 1/4 = 13, 96/4/2 = 48", ["3/ 1/4 = 13", "96/4/2 = 48"]),
+        ("96 / 4 / 2 = 12", []),
+    ],
+)
+def test_people_are_loose_and_may_be(text: str, wrong: list[str]) -> None:
+    assert [text[mark.start : mark.end] for mark in disagreements(text)] == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("<<4*12=48>>48 more lions after 1 year", "48"),
+        ("First <<12*2=24>>24, then 24-4=20.", "20"),
+        ("<<45000/2=22500>>22,500 in 2 years", "22,500"),
+        ("<<6*11=66>>77 rolls", "77"),
+        ("<<6*11=66>> rolls on 3 trays", "66"),
+        ("2*3 = 6*4 = 24", None),
+        ("There are 7.", None),
+    ],
+)
+def test_what_the_last_calculation_comes_to(text: str, result: str | None) -> None:
+    assert last_result(text) == result
+
+
 def test_canonicalise_mends_the_form_and_never_the_value() -> None:
     text = "<<8*18=144.00>>144.00 <<2/5=.4>>.4 <<3/4=3/4>> <<2*2=5>>5 <<6//2=3.0>> <<10/3=3.3>>3.3"
     assert (
@@ -274,6 +324,8 @@ def test_hostile_texts_are_read(unit: str) -> None:
     assert "".join(cut(text)) == text
     assert canonicalise(text).count("<<") == text.count("<<")
     pending(text)
+    disagreements(text)
+    last_result(text)
 
 
 def _gold_steps(data_dir: Path) -> Iterator[str]:
@@ -294,12 +346,13 @@ def _is_computable(expr: str) -> bool:
 
 
 def test_gsm8k_marks(data_dir: Path) -> None:
-    seen = rewritten = wrong = uncomputable = 0
+    seen = rewritten = wrong = uncomputable = in_prose = 0
     for step in _gold_steps(data_dir):
         before, after = list(marks(step)), list(marks(canonicalise(step)))
         seen += len(before)
         rewritten += sum(a != b for a, b in zip((m.result for m in before), (m.result for m in after), strict=True))
-        wrong += sum(not right for mark, right in checked(step) if mark in before)
+        wrong += sum(step.startswith("<<", mark.start) for mark in disagreements(step))
+        in_prose += sum(not step.startswith("<<", mark.start) for mark in disagreements(step))
         uncomputable += sum(not _is_computable(mark.expr) for mark in before)
         assert "".join(cut(step)) == step
-    assert (seen, rewritten, wrong, uncomputable) == (27_998, 823, 0, 2)
+    assert (seen, rewritten, wrong, uncomputable, in_prose) == (27_998, 823, 0, 2, 15)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tiny import byte_tokenizer
 
+from socratic.answers import sub_answer_value
 from socratic.evaluate import Run, evaluate, load_run
 from socratic.examples import causal_example
 from socratic.interventions import GENERIC_QUESTION, REPLACEMENTS, SWAPS, intervene
 from socratic.lm.scripted import ScriptedLM
 from socratic.prompts import SlotKind, problem_text
 from socratic.report.interventions import AS_IS, effects, effects_table
-from socratic.report.steps import step_value
 from socratic.solving import SolveSettings, Solving
 from socratic.tasks import load_chains
 from socratic.tokens import Codec
@@ -41,7 +41,7 @@ def asks_gold(chain: Chain, transcript: str, kind: SlotKind) -> str:
 
 
 def last_value(transcript: str) -> str:
-    return step_value(Step("", transcript.split("\nA:")[-1].split(CODEC.end_text)[0])) or "0"
+    return sub_answer_value(transcript.split("\nA:")[-1].split(CODEC.end_text)[0]) or "0"
 
 
 def ignores_questions(chain: Chain, transcript: str, kind: SlotKind) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratic import store
+from socratic.answers import sub_answer_value
 from socratic.calculator import calculate, disagreements, format_result
 from socratic.evaluate import Run, group_scores, majority_correct
 from socratic.interventions import REPLACEMENTS
@@ -25,7 +26,6 @@ from socratic.report.compare import Comparison, shared_ids
 from socratic.report.figures import COLOURS
 from socratic.report.interventions import AS_IS, Effect, effects, effects_table
 from socratic.report.plots import Arm, Plot
-from socratic.report.steps import step_value
 from socratic.report.training import curves
 from socratic.types import Chain, Problem, Score, Step, Trace
 
@@ -232,7 +232,8 @@ def _step(step: Step) -> list[Any]:
     pieces: list[Any] = []
     end = 0
     for mark in wrong:
-        pieces += [text[end : mark.start], [text[mark.start : mark.end], format_result(calculate(mark.expr))]]
+        start = max(mark.start, end)  # the number behind a mark may begin the next calculation
+        pieces += [text[end:start], [text[start : mark.end], format_result(calculate(mark.expr))]]
         end = mark.end
     return [visible(step.question), [*pieces, text[end:]]]
 
@@ -241,7 +242,8 @@ def _off_gold(trace: Trace, chain: Chain | None) -> list[Any] | None:
     """The first place at which a step's result is not the gold step's, and that; None where there are no such steps."""
     if chain is None or not any(step.question for step in trace.steps):
         return None
-    for place, (mine, gold) in enumerate(zip(map(step_value, trace.steps), map(step_value, chain.steps), strict=False)):
-        if gold is not None and mine != gold:
-            return [place, gold]
+    for place, (mine, gold) in enumerate(zip(trace.steps, chain.steps, strict=False)):
+        wanted = sub_answer_value(gold.answer)
+        if wanted is not None and sub_answer_value(mine.answer) != wanted:
+            return [place, wanted]
     return None

@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.table import Table
 
-from socratic.answers import extract
-from socratic.calculator import agrees, calculate, marks, prose
+from socratic.answers import extract, sub_answer_value
+from socratic.calculator import disagreements, marks, prose
 from socratic.evaluate import Run
 from socratic.report.tables import new_table, percent, text
-from socratic.types import CalculatorError, Chain, Problem, Step, Trace
+from socratic.types import Chain, Problem, Step, Trace
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _NOT_ASKING = ("cot", "answer")
@@ -64,7 +64,8 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
     counts = [(len(t.steps), len(chains[t.problem_id].steps)) for t in asked if t.problem_id in chains]
     leaks = [leak for t in asked for leak in _leaks(problems[t.problem_id], t.steps)]
     kept = [share for t in run.traces if (share := step_accuracy(t, chains.get(t.problem_id))) is not None]
-    calculations = [c for t in run.traces for step in t.steps for c in _calculations(step.answer)]
+    answers = [step.answer for t in run.traces for step in t.steps]
+    marked, bare = (sum(len([*find(answer)]) for answer in answers) for find in (marks, prose))
     return StepReport(
         bleu=_bleu(pairs),
         token_f1=_mean([token_f1(*pair) for pair in pairs]),
@@ -72,9 +73,9 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
         same_count=_mean([mine == gold for mine, gold in counts]),
         leaking=_mean(leaks),
         step_accuracy=_mean(kept),
-        wrong_arithmetic=_mean([_is_wrong(t.steps) for t in solved]),
+        wrong_arithmetic=_mean([any(disagreements(step.answer) for step in t.steps) for t in solved]),
         unused_step=_mean([has_unused_step(t) for t in solved if t in asked and t.problem_id in numeric]),
-        calculator_coverage=_mean([marked for marked, _ in calculations]),
+        calculator_coverage=marked / (marked + bare) if marked + bare else None,
     )
 
 
@@ -85,14 +86,10 @@ def step_accuracy(trace: Trace, chain: Chain | None) -> float | None:
     """
     if chain is None or trace.solver in _NOT_ASKING:
         return None
-    found = [step_value(step) for step in trace.steps]
-    gold = [(place, value) for place, step in enumerate(chain.steps) if (value := step_value(step)) is not None]
+    found = [sub_answer_value(step.answer) for step in trace.steps]
+    values = [sub_answer_value(step.answer) for step in chain.steps]
+    gold = [(place, value) for place, value in enumerate(values) if value is not None]
     return fmean(place < len(found) and found[place] == value for place, value in gold) if gold else None
-
-
-def step_value(step: Step) -> str | None:
-    """The number that a sub-answer arrives at, in canonical form."""
-    return extract(step.answer, "number").predicted
 
 
 def token_f1(text: str, gold: str) -> float:
@@ -104,7 +101,7 @@ def token_f1(text: str, gold: str) -> float:
 
 def has_unused_step(trace: Trace) -> bool:
     """Whether the result of a step stands in no later calculation and is not the answer."""
-    values = [step_value(step) for step in trace.steps]
+    values = [sub_answer_value(step.answer) for step in trace.steps]
     answer = extract(trace.answer or "", "number").predicted
     for place, value in enumerate(values):
         later = " ".join(step.answer for step in trace.steps[place + 1 :])
@@ -150,25 +147,6 @@ def _leaks(problem: Problem, steps: Sequence[Step]) -> Iterator[bool]:
 def _numbers(text: str) -> set[str | None]:
     """The numbers in a text, in canonical form."""
     return {extract(number, "number").predicted for number in _NUMBER.findall(text)}
-
-
-def _calculations(text: str) -> Iterator[tuple[bool, bool]]:
-    """For each calculation in a text: is it written as a mark, and is it right (or not to be computed)?"""
-    for mark in marks(text):
-        yield True, _holds(mark.expr, mark.result)
-    for expression, result in ((calculation.expr, calculation.result) for calculation in prose(text)):
-        yield False, _holds(expression, result)
-
-
-def _holds(expression: str, result: str) -> bool:
-    try:
-        return agrees(result, calculate(expression))
-    except CalculatorError:
-        return True
-
-
-def _is_wrong(steps: Sequence[Step]) -> bool:
-    return any(not holds for step in steps for _, holds in _calculations(step.answer))
 
 
 def _mean(values: Sequence[Any]) -> float | None:

@@ -191,9 +191,16 @@ def test_a_mark_that_cannot_be_computed_is_not_called_wrong() -> None:
     assert html._step(Step("q", "<<2$*3=6>> <<1/0=0>> <<2+2=4>>"))[1] == "<<2$*3=6>> <<1/0=0>> <<2+2=4>>"
 
 
+def test_what_is_called_wrong_ends_at_the_wrong_number() -> None:
+    assert html._step(Step("q", "<<6*11=66>>77."))[1] == ["", ["<<6*11=66>>77", "66"], "."]
+    assert html._step(Step("q", "<<6*11=66>>77+3=81."))[1] == ["", ["<<6*11=66>>77", "66"], "", ["+3=81", "80"], "."]
+
+
 def test_the_step_that_leaves_gold_is_found() -> None:
     trace = said(2, 0, (gold_steps(2)[0], Step("q", "It is 50.")), "50")
     assert html._off_gold(trace, CHAINS[PROBLEMS[2].id]) == [1, "4"]
+    wordy = [Step(step.question, f"{step.answer} That is after 1 day.") for step in gold_steps(2)]
+    assert html._off_gold(said(2, 0, wordy, "5"), CHAINS[PROBLEMS[2].id]) is None
     assert html._off_gold(chain_of_thought(2, 0), CHAINS[PROBLEMS[2].id]) is None
 
 

@@ -101,6 +101,11 @@ def test_a_per_cent_sign_is_no_wrong_arithmetic(tmp_path: Path) -> None:
     assert (report.wrong_arithmetic, report.calculator_coverage) == (0, 0)
 
 
+def test_a_number_that_is_not_the_marks_before_it_is_wrong_arithmetic(tmp_path: Path) -> None:
+    report = judge(judged(tmp_path, trace(Step("How many?", "There are 36-5=<<36-5=31>>32 left."))), {"p": CHAIN})
+    assert (report.wrong_arithmetic, report.step_accuracy, report.calculator_coverage) == (1, 0, 1)
+
+
 def test_a_student_that_asks_nothing_is_no_better_for_it(tmp_path: Path) -> None:
     report = judge(judged(tmp_path, trace()), {"p": CHAIN})
     assert (report.bleu, report.token_f1, report.granularity, report.same_count) == (0, 0, 0, 0)
