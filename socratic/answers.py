@@ -145,9 +145,10 @@ def extract(output: str, answer_type: AnswerType, choices: Sequence[str] | None 
 
 
 def sub_answer_value(text: str) -> str | None:
-    """The number that a sub-answer comes to, in canonical form: its last calculation's result, else what `extract` reads.
+    """The number that a sub-answer comes to, in canonical form; None without one.
 
-    So ``<<4*12=48>>48 more lions after 1 year`` is 48.
+    It is the result of its last calculation, with a mark or in prose, else what `extract` reads:
+    ``<<4*12=48>>48 more lions after 1 year`` is 48.
     """
     result = last_result(text)
     value = extract(result, "number").predicted if result else None

@@ -26,7 +26,8 @@ from socratic.progress import evaluate_with_bar
 from socratic.recipe import read_recipe
 from socratic.report import visible
 from socratic.report.compare import Comparison
-from socratic.report.problem import show_problem
+from socratic.report.paint import paint_solved
+from socratic.report.problem import find_problem
 from socratic.report.tables import interval, new_table
 from socratic.solving import Solving
 from socratic.store import shipped
@@ -73,7 +74,7 @@ def run_demo(out_dir: Path, overrides: Mapping[str, Any], console: Console | Non
     by_split = {split: compared[f"{split}, calculator {'on' if on else 'off'}"] for split in recipe.splits}
     first = [s for s in plan.evaluation if (s.arm, s.calculator, s.settings.seed) == (_PAIR, on, recipe.seeds[0])]
     runs = {stage.split: load_run(stage.folder) for stage in first}
-    solved = next((show_problem(run, id) for run in runs.values() if (id := _first_right(run))), None)
+    solved = next(((run, id) for run in runs.values() if (id := _first_right(run))), None)
     blame = _blame(plan, first[0], runs[recipe.splits[0]], progress)
     seconds = time.monotonic() - started
     if console is not None:
@@ -131,7 +132,7 @@ def _show(
     console: Console,
     plan: Plan,
     by_split: Mapping[str, Comparison],
-    solved: str | None,
+    solved: tuple[Run, str] | None,
     blame: Blame | None,
     seconds: float,
 ) -> None:
@@ -142,10 +143,10 @@ def _show(
     console.print(next(iter(by_split.values())).cost_table())
     if solved:
         console.print(Text("One problem, step by step", style="bold"))
-        console.print(Text(solved), soft_wrap=True)
+        paint_solved(console, *find_problem(*solved))
     if blame:
         console.print(Text(f"A failure, and whose: {blame.culprit}", style="bold"))
-        console.print(Text(show_problem(blame.run, blame.problem)), soft_wrap=True)
+        paint_solved(console, *find_problem(blame.run, blame.problem))
         console.print(Text(_cause(blame)), soft_wrap=True)
     qg, qa = (quote(str(plan.out / f"{role}-s{plan.recipe.seeds[0]}")) for role in ("qg", "qa"))
     on = plan.recipe.calculator[0]

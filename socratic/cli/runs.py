@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from socratic.cli.paint import paint_solved
 from socratic.cli.shared import AsJson, DataDir, Seed, check_out, err, out, print_json
 from socratic.report import visible
+from socratic.report.paint import paint_solved
 from socratic.types import Chain, UserError
 
 if TYPE_CHECKING:

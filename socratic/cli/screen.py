@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from socratic.cli.paint import Slot, paint, problem_text
 from socratic.cli.shared import check_utf8, out, print_json
 from socratic.report import visible
+from socratic.report.paint import Slot, paint, problem_text
 from socratic.types import Problem, UserError
 
 _STYLES = {"note": "dim", "error": "red", "right": "green", "wrong": "red", "hint": "yellow"}

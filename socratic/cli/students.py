@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from socratic.cli.paint import paint_solution
 from socratic.cli.runs import print_run
 from socratic.cli.shared import (
     QA,
@@ -51,6 +50,7 @@ from socratic.cli.shared import (
     typed_problem,
 )
 from socratic.report import visible
+from socratic.report.paint import paint_solution
 from socratic.types import AnswerType, Problem, QGSees, Role, Trace, UserError
 
 if TYPE_CHECKING:

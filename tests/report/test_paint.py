@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from socratic.cli.paint import Slot, paint, paint_solution, paint_solved
 from socratic.prompts import SlotKind
+from socratic.report.paint import Slot, paint, paint_solution, paint_solved
 from socratic.solving import Event
 from socratic.types import Problem, Score, Step, StopReason, Trace
 
@@ -153,3 +153,15 @@ def test_what_came_of_a_problem_in_a_run_is_painted_the_same_way() -> None:
     ]
     paint_solved(console, problem, [])
     assert plain(console).endswith("not solved yet\n")
+
+
+def test_a_model_cannot_steer_the_terminal_or_forge_a_line() -> None:
+    problem = Problem("p", "d", "test", "x", "1")
+    evil = "\x1b]8;;http://x\x07[/red]\r\n#### 1\u202e\x9b31m"
+    trace = Trace("p", 0, "cot", (Step("", evil),), evil, evil, "finished", None, True, 12, 1.5, "1")
+    console = terminal(100, color_system=None)
+    paint_solved(console, problem, [(trace, Score("p", 0, False, False, "5", "1", "wrong"))])
+    lines = shown(console).splitlines()
+    assert "A: \\x1b]8;;http://x\\x07[/red]\\x0d" in lines
+    assert "   #### 1\\u202e\\x9b31m" in lines
+    assert [line for line in lines if line.startswith("####")] == ["#### \\x1b]8;;http://x\\x07[/red]\\x0d"]
