@@ -155,7 +155,7 @@ def _examples(
     with suppress(OSError, ValueError):  # not there, or not whole
         return unpack(path.read_bytes())
     examples = _build(run, chains, settings, codec, seq2seq)
-    with suppress(OSError):  # no place for it
+    with suppress(OSError, UserError):  # no place for it
         atomic_write(path, pack(examples))
     return examples
 

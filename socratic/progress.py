@@ -67,13 +67,12 @@ def solve_with_bar(
     solving: Solving,
     batch_size: int,
     on_trace: Callable[[Trace], None],
-    console: Console,
-    is_shown: bool = True,
+    console: Console | None,
 ) -> None:
-    """Solve all of ``problems``; ``on_trace`` gets each trace as it comes. The bar needs a terminal."""
+    """Solve all of ``problems``; ``on_trace`` gets each trace as it comes. The bar needs a terminal as ``console``."""
     jobs = [(problem, sample) for problem in problems for sample in range(samples)]
     bar = _bar(console)
-    bar.disable = not is_shown or not console.is_terminal
+    bar.disable = console is None or not console.is_terminal
     task = bar.add_task("solved", total=len(jobs), note="")
     with bar:
         for trace in solving.run(jobs, batch_size):
@@ -256,6 +255,6 @@ def _work(orders: Any) -> None:
         gc.collect()  # a trainer and its model refer to each other
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console | None) -> Progress:
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     return Progress(TextColumn("{task.description}"), *columns, console=console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,13 +24,25 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _SYNC_SECONDS = 0.1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` to be written; it takes the place of ``path`` once it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A new file beside ``path`` to be written; it takes the place of ``path`` once it is whole and on the disk.
+
+    Raises `UserError` where no file can be made in that place. A full disk stays an `OSError`: that may pass.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place") from None
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -42,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either its old content or all of the new, whatever is killed when."""
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(data)
 
 

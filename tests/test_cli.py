@@ -605,7 +605,14 @@ def test_a_comparison_is_written_as_a_page_and_as_plots(
     assert {path.suffix for path in plots.iterdir()} == {".png"}
     assert_one_sentence(cli("compare", run, "--html", run / "traces.jsonl"), "is the file to be read")
     assert_one_sentence(cli("compare", run, "--html", tmp_path), "is no ordinary file")
-    assert_one_sentence(cli("compare", run, "--plots", page), "is no folder")
+    for where in (page / "p", page / "p" / "q"):
+        for option in ("--html", "--plots"):
+            assert_one_sentence(cli("compare", run, option, where), f"{page} is a file, not a folder")
+    assert_one_sentence(cli("compare", run, "--plots", page), f"{page} is a file, not a folder")
+    nowhere = "/proc/none/place"
+    assert_one_sentence(cli("compare", run, "--html", nowhere), "cannot be written")
+    assert_one_sentence(cli("compare", run, "--plots", nowhere), "cannot be written")
+    assert "cannot be written" in cli("augment", chains, "--kind", "marks", "--out", nowhere).err
 
 
 def test_contamination_is_found(cli: Cli, tmp_path: Path) -> None:

@@ -99,3 +99,11 @@ def test_a_bar_counts_what_is_solved_where_there_is_a_terminal(exact: Codec) -> 
         assert [trace.sample for trace in found] == [0, 1] * 3
         assert isinstance(console.file, io.StringIO)
         assert ("100%" in console.file.getvalue()) is is_terminal
+
+
+def test_without_a_console_no_bar_is_shown(exact: Codec, capsys: pytest.CaptureFixture[str]) -> None:
+    solving = Solving(SolveSettings.parse({"solver": "answer"}), lm=ScriptedLM(exact, lambda transcript, kind: "7"))
+    found: list[Trace] = []
+    solve_with_bar(problems(2), 1, solving, 1, found.append, None)
+    assert len(found) == 2
+    assert capsys.readouterr() == ("", "")

@@ -33,6 +33,24 @@ def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path: Path, monk
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("place", ["folder", "file/a", "file/a/b", "x" * 300, "/proc/none/file"])
+def test_a_place_that_cannot_be_written_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"{place} cannot be written \(.*\); choose another place"):
+        store.atomic_write(tmp_path / place, b"new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_full_disk_is_no_mistake_in_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(path: Path, exist_ok: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        store.atomic_write(tmp_path / "file", b"new")
+
+
 def test_a_failing_record_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.write_jsonl(tmp_path / "a.jsonl", [{"x": 1}, {"x": float("nan")}])

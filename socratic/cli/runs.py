@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from socratic.cli.shared import AsJson, DataDir, Seed, check_out, err, out, print_json
+from socratic.cli.shared import AsJson, DataDir, Seed, check_out, check_out_folder, err, out, print_json
 from socratic.report import visible
 from socratic.report.paint import paint_solved
 from socratic.types import Chain, UserError
@@ -45,8 +45,8 @@ def compare(
 
     if html:
         check_out(html, *(file for run in runs for file in run.glob("*") if file.suffix != ".html"))
-    if plots and plots.exists() and not plots.is_dir():
-        raise UserError(f"{plots} is no folder; give --plots another name")
+    if plots:
+        check_out_folder(plots)
     once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
     loaded = [load_run(run) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
@@ -54,6 +54,12 @@ def compare(
     chains = [_gold_chains(run, data_dir) for run in with_gold]
     reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
     judged = steps_table(reports) if steps else None
+    if html or plots:
+        report = make_report(loaded, comparison, chains[0], judged)
+        if html:
+            write_page(html, report)
+        if plots:
+            write_plots(plots, report)
     if as_json:
         as_values = {"steps": {name: report.to_json() for name, report in reports.items()}} if steps else {}
         print_json({**comparison.to_json(), **as_values})
@@ -61,12 +67,6 @@ def compare(
         out.print(comparison.table())
         if judged:
             out.print(judged)
-    if html or plots:
-        report = make_report(loaded, comparison, chains[0], judged)
-        if html:
-            write_page(html, report)
-        if plots:
-            write_plots(plots, report)
 
 
 def show(

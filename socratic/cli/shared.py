@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from glob import escape, glob
+from os.path import exists, isdir, isfile  # which say no, not raise, below a folder that may not be read
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -176,13 +177,19 @@ def check_utf8(text: str, what: str) -> str:
 
 
 def check_out(out_file: Path, *inputs: str | Path) -> None:
-    """Refuse a file to write that is a folder or a device, or one of the files to be read."""
-    if out_file.exists() and not out_file.is_file():
+    """Refuse a file to write that is a folder or a device, would lie in a file, or is one of the files to be read."""
+    if exists(out_file) and not isfile(out_file):
         raise UserError(f"{out_file} is no ordinary file; give the name of one")
-    if not out_file.parent.is_dir() and out_file.parent.exists():
-        raise UserError(f"{out_file.parent} is a file, not a folder; choose another place for {out_file.name}")
-    if any(Path(path).exists() and out_file.exists() and out_file.samefile(path) for path in inputs):
+    check_out_folder(out_file.parent)
+    if any(exists(path) and exists(out_file) and out_file.samefile(path) for path in inputs):
         raise UserError(f"{out_file} is the file to be read; choose another to write")
+
+
+def check_out_folder(folder: Path) -> None:
+    """Refuse a folder to write into that is a file, or would lie in one."""
+    for place in (folder, *folder.parents):
+        if exists(place) and not isdir(place):
+            raise UserError(f"{place} is a file, not a folder; choose another place")
 
 
 def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]:

@@ -309,9 +309,9 @@ def _solve_all(solving: Solving, problems: list[Problem], samples: int, batch_si
             _print_answers(problem, found[problem.id], as_json)
 
     # Where answers go to the terminal too, the bar is of the same console, so that they pass above it; JSON does not.
-    console = out if out.is_terminal else err
+    console = err if not out.is_terminal else None if as_json else out
     try:
-        solve_with_bar(problems, samples, solving, batch_size, take, console, not (as_json and out.is_terminal))
+        solve_with_bar(problems, samples, solving, batch_size, take, console)
     except KeyboardInterrupt:
         for problem in waiting:
             if len(found[problem.id]) == samples:

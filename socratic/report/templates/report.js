@@ -75,12 +75,12 @@ function filter() {
 // --- The address: #id?filters -------------------------------------------------------------------------------------------
 
 function addressOf(id, filters = new URLSearchParams()) {
-  return `#${encodeURIComponent(id).replaceAll("%2F", "/")}${filters.size ? `?${filters}` : ""}`;
+  return `#${encodeURIComponent(id).replaceAll("%2F", "/")}${filters.toString() && `?${filters}`}`;
 }
 
 function writeAddress() {
   const filters = filtersGiven();
-  if (current || filters.size || location.hash) history.replaceState(null, "", addressOf(current?.id ?? "", filters));
+  if (current || filters.toString() || location.hash) history.replaceState(null, "", addressOf(current?.id ?? "", filters));
 }
 
 function readAddress() {
