@@ -40,7 +40,8 @@ def compare(
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
-    from socratic.report.html import make_report, write_page, write_plots
+    from socratic.report.html import write_page
+    from socratic.report.report import make_report, write_plots
     from socratic.report.steps import judge, steps_table
 
     if html:

@@ -12,7 +12,7 @@ from socratic import stats
 from socratic.calculator import disagreements
 from socratic.evaluate import Run
 from socratic.report.compare import Comparison, Row, run_names
-from socratic.report.figures import Series, bars_figure, inline, label, panels_figure, points_figure, style
+from socratic.report.figures import COLOURS, Series, bars_figure, inline, label, panels_figure, points_figure, style
 from socratic.report.interventions import Effect
 from socratic.report.tables import percent
 from socratic.report.training import Curve
@@ -44,6 +44,11 @@ class Arm:
     place: int
     row: Row
     runs: tuple[Run, ...]
+
+    @property
+    def colour(self) -> int:
+        """Which of `COLOURS` it has."""
+        return self.place % len(COLOURS)
 
 
 @dataclass(frozen=True)

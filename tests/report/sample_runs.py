@@ -9,7 +9,7 @@ from typing import Any
 
 from socratic.evaluate import Run, evaluate, load_run
 from socratic.report.compare import compare
-from socratic.report.html import Report, make_report
+from socratic.report.report import Report, make_report
 from socratic.types import Chain, Problem, Step, Trace
 
 # Problem i has i % 3 + 1 gold steps, each adding 1, and the answer i + number of steps.

@@ -17,7 +17,8 @@ from sample_runs import CHAINS, PROBLEMS, as_gold, chain_of_thought, gold_steps,
 import socratic.report.html as html
 from socratic.evaluate import Run
 from socratic.report.compare import compare
-from socratic.report.html import make_report, page
+from socratic.report.html import page
+from socratic.report.report import make_report
 from socratic.types import Step, Trace
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\x1b[31m\u202eevil\0\ud800"

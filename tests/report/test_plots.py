@@ -13,8 +13,8 @@ from sample_runs import CHAINS, as_gold, chain_of_thought, gold_steps, make_page
 from socratic.evaluate import Run
 from socratic.report import plots
 from socratic.report.figures import _spread
-from socratic.report.html import write_plots
 from socratic.report.plots import Plot
+from socratic.report.report import write_plots
 from socratic.types import Chain, Step, Trace
 
 
