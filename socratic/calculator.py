@@ -170,6 +170,11 @@ def prose(text: str) -> Iterator[Mark]:
             yield Mark(chain[0].translate(_AS_TYPED), equals[1].replace(",", ""), chain.start(), place)
 
 
+def without_marks(text: str) -> str:
+    """``text`` as a person would write it: ``2*3=<<2*3=6>>6`` is ``2*3=6``."""
+    return _MARK.sub("", text)
+
+
 def holds(calculation: Mark) -> bool:
     """Whether the expression can be computed, and the written result is its value."""
     value = _value(calculation.expr)

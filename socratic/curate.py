@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, get_args
 
-from socratic.answers import MAX_DIGITS, score
+from socratic.answers import score
 from socratic.calculator import holds, marks, prose
+from socratic.numerals import NUMBER, digits, stated, values
 from socratic.prompts import render_problem
 from socratic.types import Chain
 
@@ -33,47 +34,7 @@ Reason = Literal[
 ]
 """In the order in which they are looked for; a chain has the first that holds."""
 
-NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
 _PART = re.compile(rf"{NUMBER.pattern}|\S")
-_NAMES = {
-    0: "zero",
-    1: "one once single",
-    2: "two twice double doubled doubles pair couple both half halves",
-    3: "three thrice triple tripled triples third thirds",
-    4: "four quadruple quarter quarters fourth fourths",
-    5: "five fifth fifths",
-    6: "six sixth sixths",
-    7: "seven",
-    8: "eight eighth eighths",
-    9: "nine",
-    10: "ten tenth tenths",
-    11: "eleven",
-    12: "twelve dozen dozens",
-    13: "thirteen",
-    14: "fourteen",
-    15: "fifteen",
-    16: "sixteen",
-    17: "seventeen",
-    18: "eighteen",
-    19: "nineteen",
-    20: "twenty",
-    30: "thirty",
-    40: "forty",
-    50: "fifty",
-    60: "sixty",
-    70: "seventy",
-    80: "eighty",
-    90: "ninety",
-    100: "hundred",
-    1000: "thousand",
-}
-WORDS = {name: Fraction(n) for n, names in _NAMES.items() for name in names.split()}
-WORDS |= {
-    f"{_NAMES[tens]}-{_NAMES[unit].split()[0]}": Fraction(tens + unit)
-    for tens in range(20, 100, 10)
-    for unit in range(1, 10)
-}
-WORD = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b", re.IGNORECASE)
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
 _SHARES = ("1/2", "1/4", "3/4", "1/10", "1/100")
 _CONSTANTS = frozenset([*map(Fraction, _WHOLE), *map(Fraction, _SHARES)])
@@ -149,7 +110,7 @@ def _number_faults(chain: Chain, is_stepwise: bool) -> Iterator[Reason]:
     reached = bool(gold & known)
     leaks = False
     for step in chain.steps:
-        if is_stepwise and gold & {number for _, number in _digits(step.question)} - known:
+        if is_stepwise and gold & {number for _, number in digits(step.question)} - known:
             leaks = True
         if not _is_founded(step.answer, known):
             yield "unfounded_number"
@@ -166,12 +127,12 @@ def _is_founded(answer: str, known: set[Fraction]) -> bool:
     The result of a calculation follows where its operands are known; that of one in prose only if it is right.
     """
     written = list(marks(answer))
-    stated = {place: number for place, number in _stated(answer)}
+    said = dict(stated(answer))
     for mark in written:
-        for place in [place for place in stated if mark.start <= place < mark.end]:
-            del stated[place]
+        for place in [place for place in said if mark.start <= place < mark.end]:
+            del said[place]
     calculations = {calculation.start: calculation for calculation in (*prose(answer), *written)}
-    for place in sorted(stated.keys() | calculations.keys()):
+    for place in sorted(said.keys() | calculations.keys()):
         if place in calculations:
             calculation = calculations[place]
             operands = values(calculation.expr)
@@ -180,27 +141,11 @@ def _is_founded(answer: str, known: set[Fraction]) -> bool:
                     known |= values(calculation.result)
             elif calculation in written:
                 return False
-        if place in stated:
-            if not _follows(stated[place], known):
+        if place in said:
+            if not _follows(said[place], known):
                 return False
-            known.add(stated[place])
+            known.add(said[place])
     return True
-
-
-def values(text: str) -> set[Fraction]:
-    """The numbers that a text states, in digits or words."""
-    return {number for _, number in _stated(text)}
-
-
-def _stated(text: str) -> Iterator[tuple[int, Fraction]]:
-    """Place and value of each number in digits or words."""
-    yield from _digits(text)
-    yield from ((match.start(), WORDS[match[0].lower()]) for match in WORD.finditer(text))
-
-
-def _digits(text: str) -> Iterator[tuple[int, Fraction]]:
-    for match in NUMBER.finditer(text):
-        yield match.start(), Fraction(match[0].replace(",", "")[:MAX_DIGITS])
 
 
 def equations(chain: Chain) -> tuple[str, ...]:
@@ -222,7 +167,7 @@ def equations(chain: Chain) -> tuple[str, ...]:
 def _parts(expression: str) -> str:
     """Numbers, each in one form, and signs, sorted."""
     parts = _PART.findall(expression)
-    return " ".join(sorted(str(next(iter(_digits(part)), (0, part))[1]) for part in parts))
+    return " ".join(sorted(str(next(iter(digits(part)), (0, part))[1]) for part in parts))
 
 
 def _known(number: Fraction, known: set[Fraction]) -> bool:

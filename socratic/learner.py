@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from socratic.answers import extract
 from socratic.calculator import calculate, format_result, marks, prose
-from socratic.curate import NUMBER, WORDS
+from socratic.numerals import NUMBER, WORDS
 from socratic.tutor import Node, Tutor
 from socratic.types import AnswerType, CalculatorError
 

@@ -18,7 +18,7 @@ LEVELS: list[set[str]] = [
     {"config"},
     {"calculator", "stats", "store", "versions"},
     {"answers", "prompts"},
-    {"tokens"},
+    {"numerals", "tokens"},
     {"tasks", "lm", "examples", "interventions", "curate"},
     {"doctor", "publish"},
     {"augment", "loops", "optimizer", "prepare", "teacher"},

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
+from itertools import combinations, combinations_with_replacement
+from math import prod
 
-from socratic.calculator import calculate, format_result, holds, marks
-from socratic.curate import NUMBER, WORD, WORDS
+from socratic.calculator import calculate, disagreements, format_result, holds, marks, prose, without_marks
+from socratic.numerals import NUMBER, WORD, WORDS
 from socratic.types import CalculatorError, Chain, Step
 
 _DRAWS = 200
@@ -21,6 +25,8 @@ _DRAWS = 200
 
 _MENTION = re.compile(rf"(?P<digits>{NUMBER.pattern})|{WORD.pattern}", re.IGNORECASE)
 _RATIO = re.compile(r"(?<![\d.,])(\d{1,3})/(\d{1,3})(?![\d.,]*\d)")
+_EQUALS = re.compile(r"(?<!<)=\s*\$?(?=[\d.])(?![^<>]*>>)")
+"""An equals sign before a number, in prose."""
 _PER_CENT = re.compile(r" ?(?:%|per ?cent)")
 _CARDINALS = {value: name for name, value in reversed(WORDS.items()) if 1 < value < 100}  # the first name of a value
 _UNITS = {
@@ -65,19 +71,15 @@ class _Implausible(Exception):
     """Numbers that were drawn lead to nonsense; others may not."""
 
 
-def vary(chain: Chain, rng: random.Random) -> Chain:
-    """``chain`` with other numbers in problem, steps and answer; whole ones stay whole, positive ones positive.
+def vary(chain: Chain, draws: Iterable[random.Random]) -> Iterator[Chain]:
+    """For each of ``draws``, ``chain`` with other numbers; whole ones stay whole, positive ones positive.
 
     Raises `Impossible` with the reason: ``untraced_number``, ``nothing_to_vary``, ``answer_not_traced``,
     ``wrong_mark``, or ``implausible`` where no draw came to anything sensible.
     """
     plan = _Plan(chain)
-    for _ in range(_DRAWS):
-        try:
-            return plan.rewritten(plan.draw(rng))
-        except _Implausible:
-            continue
-    raise Impossible("implausible")
+    for rng in draws:
+        yield plan.varied(rng)
 
 
 @dataclass(frozen=True)
@@ -90,54 +92,91 @@ class _Mention:
     end: int
 
 
-def _mentions(text: str) -> Iterator[_Mention]:
-    for match in _MENTION.finditer(text):
-        value = Fraction(match[0].replace(",", "")) if match["digits"] else WORDS[match[0].lower()]
-        yield _Mention(value, match[0], match.start(), match.end())
+@dataclass(frozen=True)
+class _Relation:
+    """``whole`` is the sum of ``parts``, or their product."""
+
+    parts: tuple[Fraction, ...]
+    whole: Fraction
+    is_sum: bool
+
+    def holds_of(self, new: dict[Fraction, Fraction]) -> bool:
+        parts = [new[part] for part in self.parts]
+        return (sum(parts) if self.is_sum else prod(parts)) == new.get(self.whole, self.whole)
+
+
+@lru_cache(maxsize=1000)
+def _mentions(text: str) -> tuple[_Mention, ...]:
+    """The numbers of ``text``; kept, since each text of a chain is read at every draw."""
+    return tuple(
+        _Mention(
+            Fraction(match[0].replace(",", "")) if match["digits"] else WORDS[match[0].lower()],
+            match[0],
+            match.start(),
+            match.end(),
+        )
+        for match in _MENTION.finditer(text)
+    )
 
 
 class _Plan:
     """What of a chain can be drawn anew, and how the rest follows."""
 
     def __init__(self, chain: Chain) -> None:
+        answers = [step.answer for step in chain.steps]
+        if not all(map(_is_calculated, answers)):
+            raise Impossible("untraced_number")
         self.chain = chain
-        self.whole = "\n".join(
-            [chain.question, *(text for step in chain.steps for text in (step.question, step.answer))]
-        )
-        told = list(_mentions(chain.question))
-        self.per_cents = {m.value for m in told if _PER_CENT.match(chain.question, m.end)}
-        used = {m.value for step in chain.steps for mark in marks(step.answer) for m in _mentions(mark.expr)}
-        shares = {share for p in self.per_cents for share in _shares(p)}
-        fixed = {m.value for m in _mentions(self.whole) if not _can_change(self.whole, m)}
-        fixed |= {Fraction(number) for pair in _RATIO.findall(chain.question) for number in pair}
-        fixed |= {
-            Fraction(number)
-            for pair in _RATIO.findall(self.whole)
-            if int(pair[0]) < int(pair[1]) <= 10
-            for number in pair
-        }
-        fixed |= {value for value in _UNITS if self.is_known(value)}
-        self.fixed = fixed
+        self.whole = "\n".join([chain.question, *(text for s in chain.steps for text in (s.question, s.answer))])
+        self.known = {value for value, words in _UNITS.items() if words.search(self.whole)}
+        told = _mentions(chain.question)
         self.told = {m.value: m.value for m in told}
+        self.per_cents = {m.value for m in told if _PER_CENT.match(chain.question, m.end)}
+        read = Counter(m.value for answer in answers for mark in marks(answer) for m in _mentions(mark.expr))
+        self.fixed = self._fixed(Counter(m.value for m in told), read)
         self.free = sorted(
             value
-            for value in self.told.keys() - fixed
-            if value in used or (value in self.per_cents and not shares.isdisjoint(used))
+            for value in self.told.keys() - self.fixed
+            if value in read or (value in self.per_cents and not read.keys().isdisjoint(_shares(value)))
         )
         if not self.free:
             raise Impossible("nothing_to_vary")
-        if any(self._may_follow(value) for value in self.told.keys() - used - self.per_cents):
-            raise Impossible("untraced_number")
+        self.relations = [*self._relations(self.told.keys() - read.keys() - self.per_cents)]
 
-    def _may_follow(self, value: Fraction) -> bool:
-        """Whether a told value that no mark reads may be a sum or multiple of told ones, as ``12`` of three times 4."""
-        others = self.told.keys() - {value}
-        sums = {a + b for a in self.free for b in others} | {times * a for a in self.free for times in range(2, 11)}
-        return value in sums
+    def _fixed(self, told: Counter[Fraction], read: Counter[Fraction]) -> set[Fraction]:
+        """Values that stay what they are."""
+        ratios = _RATIO.findall(self.chain.question)
+        ratios += [pair for pair in _RATIO.findall(self.whole) if int(pair[0]) < int(pair[1]) <= 10]
+        return {
+            *(m.value for m in _mentions(self.whole) if not _can_change(self.whole, m)),
+            *(Fraction(number) for pair in ratios for number in pair),  # 3/4 of something is no 5/2 of it
+            *self.known,  # 7 where a week is spoken of may be its days
+            *(value for value in _UNITS if 0 < told[value] < read[value]),  # a side of 2 in 2*(2+10) is not all its 2s
+        }
 
-    def is_known(self, value: Fraction) -> bool:
-        """Whether ``value`` may stand there for something that everybody knows."""
-        return value in _UNITS and _UNITS[value].search(self.whole) is not None
+    def _relations(self, unread: set[Fraction]) -> Iterator[_Relation]:
+        """Sums and products that told values are of others.
+
+        ``10 pens, 4 of them red and 6 blue`` says one thing twice, and new numbers have to agree on it. Where marks
+        read all of the values, it is taken for chance. Per cents may add up to a hundred that is not told.
+        """
+        told = sorted(self.told.keys() - {0, 1})
+        for parts in (*combinations_with_replacement(told, 2), *combinations(told, 3)):
+            total, product = Fraction(sum(parts)), parts[0] * parts[1]
+            adds_up = total in self.told and not unread.isdisjoint({*parts, total})
+            if adds_up or (total == 100 and self.per_cents.issuperset(parts)):
+                yield _Relation(parts, total, is_sum=True)
+            if len(parts) == 2 and product in self.told and not unread.isdisjoint({*parts, product}):
+                yield _Relation(parts, product, is_sum=False)
+
+    def varied(self, rng: random.Random) -> Chain:
+        """The chain with numbers that ``rng`` draws."""
+        for _ in range(_DRAWS):
+            try:
+                return self.rewritten(self.draw(rng))
+            except _Implausible:
+                continue
+        raise Impossible("implausible")
 
     def draw(self, rng: random.Random) -> dict[Fraction, Fraction]:
         """New values of what the question tells, in the old order of size; what cannot change stays."""
@@ -145,6 +184,8 @@ class _Plan:
         told = self.told | new
         inorder = [told[value] for value in sorted(told)]
         if inorder != sorted(set(inorder)) or all(told[value] == value for value in told):
+            raise _Implausible
+        if not all(relation.holds_of(told) for relation in self.relations):
             raise _Implausible
         return told
 
@@ -177,14 +218,16 @@ class _Plan:
                 raise _Implausible from None
             self._check(old, value, answer)
             self._learn(old, value, new)
-            written = next(_mentions(mark.result), None)
-            if written is not None:
+            for written in _mentions(mark.result)[:1]:
                 self._learn(written.value, Fraction(format_result(value)), new)
             results[mark.start] = f"<<{expr}={format_result(value)}>>"
         for mark in marks(answer):
             parts += [self._text(answer[place : mark.start], new), results[mark.start]]
             place = mark.end
-        return "".join([*parts, self._text(answer[place:], new)])
+        made = "".join([*parts, self._text(answer[place:], new)])
+        if not _is_calculated(made):
+            raise Impossible("untraced_number")
+        return made
 
     def _learn(self, old: Fraction, value: Fraction, new: dict[Fraction, Fraction]) -> None:
         """Let ``value`` take the place of ``old`` from now on; one value must not come to two."""
@@ -219,7 +262,7 @@ class _Plan:
             if value is None:
                 value = self._share(mention.value, new)
             if value is None:
-                if not (self.is_known(mention.value) or mention.value in self.fixed):
+                if mention.value not in self.fixed:
                     raise Impossible("untraced_number")
                 value = mention.value
             parts += [text[place : mention.start], _like(mention, value)]
@@ -234,6 +277,14 @@ class _Plan:
         if len(found) > 1:
             raise Impossible("untraced_number")
         return next(iter(found), None)
+
+
+def _is_calculated(answer: str) -> bool:
+    """Whether all that an equals sign leads to is calculated: in a mark that does so, or in prose without rounding."""
+    if any(NUMBER.fullmatch(mark.expr.strip()) for mark in marks(answer)) or disagreements(without_marks(answer)):
+        return False
+    exact = [p for p in prose(answer) if holds(p) and calculate(p.expr) == Fraction(p.result)]
+    return all(any(p.start < match.start() < p.end for p in exact) for match in _EQUALS.finditer(answer))
 
 
 def _shares(per_cent: Fraction) -> tuple[Fraction, ...]:

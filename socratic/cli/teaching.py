@@ -285,24 +285,14 @@ def augment(
 ) -> None:
     """More chains from chains, without a teacher: problems that end earlier, other numbers, calculator's marks."""
     from socratic.augment.make import augment as make
-    from socratic.augment.make import chosen_kinds
-    from socratic.store import read_records, write_jsonl
-    from socratic.tasks import TASKS, load_chains, load_problems
-    from socratic.types import Chain
+    from socratic.augment.make import chosen_kinds, load_sources
+    from socratic.store import write_jsonl
 
     wanted = chosen_kinds(kinds)
-    name = chains.removeprefix("gold:")
     check_out(out_file, chains)
-    if name == chains:
-        given = list(read_records(Path(chains), Chain))
-    else:
-        given = [chain for split in ("train", "dev") for chain in load_chains(name, split, data_dir)]
-    kept_out = dict.fromkeys([*(chain.dataset for chain in given if chain.dataset in TASKS), *(against or [])])
-    if not kept_out:
+    given, others = load_sources(chains, against or [], data_dir)
+    if not others:
         err.print("nobody's dev and test problems are kept out; --against names a data set to keep out", soft_wrap=True)
-    others = [
-        problem for each in kept_out for split in ("dev", "test") for problem in load_problems(each, split, data_dir)
-    ]
     with err.status("making chains"):
         done = make(given, wanted, others, copies, seed)
     write_jsonl(out_file, (chain.to_json() for chain in done.chains))

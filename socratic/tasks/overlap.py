@@ -1,5 +1,7 @@
 """Contamination: test problems that share a long run of words with train, as they stand or with numbers masked.
 
+A number is masked be it in digits or in words (``five``, ``twice``), as is what `socratic.augment` makes of others.
+
 Thirteen words is the length that Brown et al. (2020), "Language models are few-shot learners", appendix C, use.
 """
 
@@ -10,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from socratic.numerals import NUMBER, WORD
 from socratic.types import Problem
 
 N = 13
 _WORD = re.compile(r"\d[\d.,]*\d|\w+")
-_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,18 @@ def find_overlaps(train: Sequence[Problem], test: Sequence[Problem]) -> Overlaps
     for masked in (False, True):
         wanted: dict[tuple[str, ...], list[str]] = {}
         for problem in test:
-            for run in _runs(_words(problem, masked)):
+            for run in _runs(words(f"{problem.context or ''} {problem.question}", masked)):
                 wanted.setdefault(run, []).append(problem.id)
         for problem in train:
-            for run in _runs(_words(problem, masked)):
+            for run in _runs(words(f"{problem.context or ''} {problem.question}", masked)):
                 for id in wanted.get(run, ()):
                     found.setdefault(id, Overlap(id, problem.id, " ".join(run), masked))
     return Overlaps(len(test), tuple(found[problem.id] for problem in test if problem.id in found))
 
 
-def _words(problem: Problem, masked: bool) -> list[str]:
-    words = _WORD.findall(f"{problem.context or ''} {problem.question}".lower())
-    return [_NUMBER.sub("0", word) if masked else word for word in words]
+def words(text: str, masked: bool = False) -> list[str]:
+    """The words and numbers of ``text`` in lower case; ``masked`` writes 0 for every number, in digits or in words."""
+    return _WORD.findall((NUMBER.sub("0", WORD.sub("0", text)) if masked else text).lower())
 
 
 def _runs(words: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from socratic.augment.make import augment, bare, chosen_kinds, prefixes, with_marks
+from socratic.augment.make import augment, bare, chosen_kinds, with_marks
+from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible
-from socratic.calculator import disagreements
+from socratic.calculator import disagreements, without_marks
 from socratic.curate import check
 from socratic.store import write_jsonl
 from socratic.tasks import in_dev, load_chains, load_problems
@@ -29,46 +30,6 @@ PENS = Chain(
 
 def problem(question: str) -> Problem:
     return Problem("d/test/1", "d", "test", question, "1")
-
-
-def test_a_prefix_problem_keeps_what_is_told_and_asks_a_sub_question() -> None:
-    (made,) = prefixes(PENS)
-    assert made.question == "Ann has 3 boxes of 12 pens. If she gives 5 pens to Ben, how many pens does Ann have?"
-    assert (made.answer, made.final_answer, made.steps) == ("36", "36", PENS.steps[:1])
-    assert (made.problem_id, made.source) == ("d/train/1/prefix-1", "augmented:prefix-1")
-    assert made.metadata["made_from"] == "d/train/1"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "Ann has 36 pens.",
-        "Ann has <<3*12=36>>36 pens in 3 boxes.",
-        "Ann has <<3*12=36>>37 pens.",
-        "Ann has <<3*12=35>>35 pens.",
-        "Ann has <<x=36>>36 pens.",
-        "Ann has <<3*12=36>>36 pens more than Ben.",
-    ],
-)
-def test_a_step_whose_result_is_in_doubt_gives_no_problem(answer: str) -> None:
-    assert not list(prefixes(replace(PENS, steps=(replace(PENS.steps[0], answer=answer), PENS.steps[1]))))
-
-
-def test_only_what_is_told_of_a_final_question_stays() -> None:
-    (made,) = prefixes(replace(PENS, question="Ann has 3 boxes of 12 pens. After giving 5 away, how many are left?"))
-    assert made.question == "Ann has 3 boxes of 12 pens. How many pens does Ann have?"
-
-
-@pytest.mark.parametrize(
-    ("chain", "reason"),
-    [
-        (replace(PENS, question="Ann has 3 boxes of 12 pens. Say how many she keeps."), "no_final_question"),
-        (replace(PENS, steps=tuple(Step("", step.answer) for step in PENS.steps)), "no_sub_questions"),
-    ],
-)
-def test_chains_without_prefix_problems_say_why(chain: Chain, reason: str) -> None:
-    with pytest.raises(Impossible, match=reason):
-        list(prefixes(chain))
 
 
 @pytest.mark.parametrize(
@@ -140,15 +101,22 @@ def test_dev_stays_what_it_is(tmp_path: Path) -> None:
     assert held == {"train": [made], "dev": [dev]}
 
 
+def test_a_wrong_calculation_in_prose_does_not_come_in() -> None:
+    odd = replace(
+        PENS, steps=(replace(PENS.steps[0], answer="12 x 3 = 37. She has 3*12=<<3*12=36>>36 pens."), PENS.steps[1])
+    )
+    assert augment([odd], ["prefix"], []).counts["prefix"] == {"wrong_calculation": 1}
+
+
 def test_of_gsm8k(data_dir: Path) -> None:
-    """Every chain made of real ones is right by the calculator and by curation, and its problem new."""
-    chains = load_chains("gsm8k", "train", data_dir)[:150]
-    tests = load_problems("gsm8k", "test", data_dir)[:200]
-    done = augment(chains, ["marks", "prefix", "vary"], tests)
+    """Every chain made of a 24th of the real ones is right by the calculator and by curation, and its problem new."""
+    chains = load_chains("gsm8k", "train", data_dir)[::24]
+    tests = load_problems("gsm8k", "test", data_dir)
+    done = augment(chains, ["marks", "prefix", "vary"], tests, copies=3)
     new = done.chains[len(chains) :]
-    assert done.counts["prefix"]["made"] > 150
-    assert done.counts["vary"]["made"] > 50
+    assert done.counts["prefix"]["made"] > 400
+    assert done.counts["vary"]["made"] > 300
     assert all(check(chain) is None for chain in new)
-    assert not any(disagreements(step.answer) for chain in new for step in chain.steps)
+    assert not any(disagreements(without_marks(step.answer)) for chain in new for step in chain.steps)
     questions = [chain.question for chain in done.chains] + [each.question for each in tests]
-    assert len(set(questions)) == len({c.question for c in chains}) + len(new) + len(tests)
+    assert len(set(questions)) == len(questions)

@@ -18,13 +18,18 @@ def test_a_shared_run_is_found_as_it_stands_and_with_numbers_masked() -> None:
     tests = [
         problem("same", "Well. " + LONG.format(3, 4).upper()),
         problem("masked", LONG.format("1,200", 7)),
+        problem("in words", LONG.format("five", "twenty-six")),
         problem("other", "Tom has 3 red pens. How many has he got?"),
     ]
     found = find_overlaps(train, tests)
-    assert [(o.test_id, o.train_id, o.masked) for o in found.found] == [("same", "t0", False), ("masked", "t0", True)]
+    assert [(o.test_id, o.train_id, o.masked) for o in found.found] == [
+        ("same", "t0", False),
+        ("masked", "t0", True),
+        ("in words", "t0", True),
+    ]
     assert found.found[1].shared.startswith("tom has 0 red pens and buys 0 more")
     assert found.sentence() == (
-        "2 of 3 test problems share 13 words in a row (shorter ones: all their words) with a "
+        "3 of 4 test problems share 13 words in a row (shorter ones: all their words) with a "
         "training problem once numbers are masked, "
         "1 of them as they stand"
     )
@@ -36,7 +41,7 @@ def test_short_problems_have_to_be_equal() -> None:
     assert [(o.test_id, o.masked) for o in find_overlaps(train, tests).found] == [("a", False), ("b", True)]
 
 
-def test_gsm8k_shares_seven_masked_runs_with_its_training_set(data_dir: Path) -> None:
+def test_gsm8k_shares_eight_masked_runs_with_its_training_set(data_dir: Path) -> None:
     train = load_problems("gsm8k", "train", data_dir) + load_problems("gsm8k", "dev", data_dir)
     found = find_overlaps(train, load_problems("gsm8k", "test", data_dir))
-    assert len(found.found) == 7
+    assert len(found.found) == 8
