@@ -158,10 +158,10 @@ def _marked(answer: str) -> str:
 def bare(chain: Chain) -> Chain:
     """Sub-answers that are their marks alone, each followed by its result: ``<<48/2=24>>24``.
 
-    Raises `Impossible` where a step has no mark.
+    Raises `Impossible` where a step has no mark, or one that calculates nothing (``<<10=10>>``).
     """
     written = [[*marks(step.answer)] for step in chain.steps]
-    if not all(written):
+    if not all(written) or any(NUMBER.fullmatch(mark.expr.strip()) for of_step in written for mark in of_step):
         raise Impossible("step_without_mark")
     answers = (" ".join(f"<<{m.expr}={m.result}>>{m.result}" for m in of_step) for of_step in written)
     steps = (replace(step, answer=answer) for step, answer in zip(chain.steps, answers, strict=True))

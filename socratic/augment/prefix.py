@@ -17,11 +17,12 @@ from socratic.numerals import NUMBER, values
 from socratic.tasks.overlap import words
 from socratic.types import Chain, Step
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"”']?\s+(?=\S)")
-_ASKS = r"(?:(?:at|in|by|for|on|to|after|of|from|with)\s+)?(?:how|what|who|which|when|where)|find|calculate|determine"
-_CONDITION = re.compile(rf"(.+?,)\s+(?:then\s+)?(?:{_ASKS})\b", re.IGNORECASE | re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)[\"”']?\s+(?=\S)")
+_HOW = r"(?:(?:at|in|by|for|on|to|after|of|from|with)\s+)?(?:how|what)|find|calculate|determine"
+_CONDITION = re.compile(rf"(.+?,)\s+(?:then\s+)?(?:{_HOW})\b", re.IGNORECASE | re.DOTALL)
+_IF = re.compile(r"\b(?:if|when|assuming|given|since)\b", re.IGNORECASE)
 _IS_TOLD = re.compile(r"if|when|assuming|suppose|given|since|because|as\b", re.IGNORECASE)
-_ASKING = re.compile(rf"(?:{_ASKS})\b", re.IGNORECASE)
+_ASKING = re.compile(rf"(?:{_HOW}|who|which|when|where)\b", re.IGNORECASE)
 _QUALIFIES = re.compile(
     r"\b(?:less|more|fewer|than|extra|additional|dozens?|half|twice|times)\b",
     re.IGNORECASE,
@@ -38,8 +39,9 @@ def prefixes(chain: Chain) -> Iterator[Chain]:
     """A problem for each step but the last: what is told stays, the step's question is asked, its result the answer.
 
     A condition in the final question (``If each costs $2, how many …``) is told too. Steps give none whose question
-    and answer do not fit each other (see `_fits`), or that ask what the problem asks. Raises `Impossible` for a chain
-    without sub-questions, or whose problem does not end in a question.
+    and answer do not fit each other (see `_fits`), or that ask what the problem asks, or tell their own result. Raises
+    `Impossible` for a chain without sub-questions, or whose problem does not end in a question, or ends in one with a
+    condition that cannot be kept (``How many … if each costs $2?``).
     """
     *told, last = _SENTENCE_END.split(chain.question.strip())
     if not last.rstrip("\"”'").endswith("?"):
@@ -47,16 +49,18 @@ def prefixes(chain: Chain) -> Iterator[Chain]:
     if not all(step.question.strip() for step in chain.steps):
         raise Impossible("no_sub_questions")
     condition = _CONDITION.match(last)
+    kept = condition[1] if condition and _IS_TOLD.match(condition[1]) else ""
+    if _IF.search(last, len(kept)) and values(last[len(kept) :]):
+        raise Impossible("condition_lost")
     for number, step in enumerate(chain.steps[:-1], start=1):
         asked = step.question.strip()
         answer = _result(step)
         is_asked = " ".join(words(asked)) in " ".join(words(chain.question))
         if answer is None or not asked.endswith("?") or is_asked or not _fits(step):
             continue
-        if condition and _IS_TOLD.match(condition[1]):
-            if not _ASKING.match(asked):
-                continue
-            asked = f"{condition[1]} {asked[0].lower()}{asked[1:]}"
+        if not values(answer).isdisjoint(values(asked)) or (kept and not _ASKING.match(asked)):
+            continue
+        asked = f"{kept} {asked[0].lower()}{asked[1:]}" if kept else asked
         question = " ".join([*told, asked])
         yield replace(chain, question=question, answer=answer, final_answer=answer, steps=chain.steps[:number])
 

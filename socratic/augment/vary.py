@@ -158,12 +158,13 @@ class _Plan:
         """Sums and products that told values are of others.
 
         ``10 pens, 4 of them red and 6 blue`` says one thing twice, and new numbers have to agree on it. Where marks
-        read all of the values, it is taken for chance. Per cents may add up to a hundred that is not told.
+        read all of the values, it is taken for chance, but for a sum of three. Per cents may add up to a hundred
+        that is not told.
         """
         told = sorted(self.told.keys() - {0, 1})
         for parts in (*combinations_with_replacement(told, 2), *combinations(told, 3)):
             total, product = Fraction(sum(parts)), parts[0] * parts[1]
-            adds_up = total in self.told and not unread.isdisjoint({*parts, total})
+            adds_up = total in self.told and (len(parts) == 3 or not unread.isdisjoint({*parts, total}))
             if adds_up or (total == 100 and self.per_cents.issuperset(parts)):
                 yield _Relation(parts, total, is_sum=True)
             if len(parts) == 2 and product in self.told and not unread.isdisjoint({*parts, product}):

@@ -57,6 +57,8 @@ def test_bare_answers_are_the_marks_with_their_results() -> None:
     assert [step.question for step in bare(PENS).steps] == [step.question for step in PENS.steps]
     with pytest.raises(Impossible, match="step_without_mark"):
         bare(replace(PENS, steps=(*PENS.steps, Step("And?", "31 pens."))))
+    with pytest.raises(Impossible, match="step_without_mark"):
+        bare(replace(PENS, steps=(*PENS.steps, Step("And?", "<<31=31>>31 pens."))))
 
 
 def test_what_stands_in_dev_or_test_is_not_made_again() -> None:

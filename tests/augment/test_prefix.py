@@ -68,6 +68,7 @@ def test_only_what_is_told_of_a_final_question_stays() -> None:
     [
         (replace(PENS, question="Ann has 3 boxes of 12 pens. Say how many she keeps."), "no_final_question"),
         (replace(PENS, steps=tuple(Step("", step.answer) for step in PENS.steps)), "no_sub_questions"),
+        (replace(PENS, question="Ann has 3 boxes of 12. How many are left if she gives away 5?"), "condition_lost"),
     ],
 )
 def test_chains_without_prefix_problems_say_why(chain: Chain, reason: str) -> None:
@@ -91,3 +92,12 @@ def test_chains_without_prefix_problems_say_why(chain: Chain, reason: str) -> No
 )
 def test_question_and_answer_have_to_fit(question: str, answer: str, fits: bool) -> None:
     assert bool([*prefixes(with_step(question, answer))]) == fits
+
+
+def test_a_question_that_tells_its_result_gives_no_problem() -> None:
+    assert not [*prefixes(with_step("How many pens are the 36 pens?", PENS.steps[0].answer))]
+
+
+def test_a_sentence_does_not_end_behind_a_title() -> None:
+    (made,) = prefixes(replace(PENS, question="Ann has 3 boxes of 12 pens. How many will Mrs. Bell get?"))
+    assert made.question == "Ann has 3 boxes of 12 pens. How many pens does Ann have?"
