@@ -60,7 +60,8 @@ _UNITS = {
         "1000": "kilo|thousand|liter|litre|gram|ton|meter|metre",
     }.items()
 }
-"""What a number may mean without being told, and the words by which that is seen."""
+"""What a number may mean without being told, and words by which that is seen. They cannot be complete: a told value of
+these that marks read more often than it is told is not varied either."""
 
 
 class Impossible(Exception):
