@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
-from socratic.answers import extract
+from socratic.answers import extract, sub_answer_value
 from socratic.calculator import calculate, format_result, marks, prose
 from socratic.numerals import NUMBER, WORDS
 from socratic.tutor import Node, Tutor
@@ -98,16 +98,10 @@ def _same(said: str, wanted: str) -> bool:
 
 
 def _value(text: str, kind: AnswerType) -> str | None:
-    """What an answer comes to: the result of its last mark, else what would be read from it as a final answer.
-
-    A person may also type the calculation alone, ``6*11``, or the number in words.
-    """
-    if kind == "number":
-        *_, last = (None, *marks(text))
-        text = last.result if last else text
-        bare = text.strip().rstrip(".").lower()
-        with suppress(CalculatorError):
-            text = format_result(calculate(bare))
-        if bare in WORDS:
-            text = format_result(WORDS[bare])
-    return extract(text, kind).predicted
+    """What an answer comes to. A person may also type the calculation alone, ``6*11``, or the number in words."""
+    if kind != "number":
+        return extract(text, kind).predicted
+    bare = text.strip().rstrip(".").lower()
+    with suppress(CalculatorError):
+        text = format_result(calculate(bare))
+    return sub_answer_value(format_result(WORDS[bare]) if bare in WORDS else text)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from socratic import load_chains
-from socratic.curate import check, curate, equations, values
+from socratic.curate import check, curate, equations
+from socratic.numerals import values
 from socratic.types import Chain, Step
 
 GOOD = Chain(

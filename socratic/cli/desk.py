@@ -13,11 +13,11 @@ from rich.text import Text
 
 from socratic.answers import score
 from socratic.calculator import disagreements
-from socratic.cli.paint import complaint
 from socratic.cli.screen import Screen
 from socratic.cli.shared import out, typed_problem
 from socratic.learner import Learner
 from socratic.report import visible
+from socratic.report.paint import complaint
 from socratic.report.problem import STOPPED
 from socratic.solving import Solving
 from socratic.tasks import draw_problem
