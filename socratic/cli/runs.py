@@ -59,8 +59,10 @@ def compare(
         report = make_report(loaded, comparison, chains[0], judged)
         if html:
             write_page(html, report)
+            err.print(f"the page is {visible(str(html))}", soft_wrap=True)
         if plots:
             write_plots(plots, report)
+            err.print(f"the plots are in {visible(str(plots))}", soft_wrap=True)
     if as_json:
         as_values = {"steps": {name: report.to_json() for name, report in reports.items()}} if steps else {}
         print_json({**comparison.to_json(), **as_values})

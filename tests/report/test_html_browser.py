@@ -146,21 +146,24 @@ def test_other_addresses_do_no_harm(watched: Watched) -> None:
     for fragment in ("#nothing", "#%E0%A4%A", "#?length=1&r0=bogus", "#?__proto__=x", "#tables"):
         watched.go(fragment)
         assert len(watched.found()) == len(PROBLEMS)
+    assert watched.go("#d/test/99999").get_by_text("There is no problem d/test/99999 on this page.").is_visible()
 
 
 def test_search_reads_transcripts_of_all_samples(watched: Watched) -> None:
     page = watched.go("#?q=77")
     assert watched.found() == [problem.id for problem in PROBLEMS]  # the second sample of cot says so everywhere
-    page.get_by_label("Search").fill("10 and 2 more")
+    page.get_by_label("Search").fill('"10 and 2 more"')
     page.get_by_text("1 of 12 problems", exact=True).wait_for()
     assert watched.found() == [PROBLEMS[10].id]
+    page.get_by_label("Search").fill("MORE 10 and nowhere")
+    page.get_by_text("0 of 12 problems", exact=True).wait_for()
 
 
 def test_the_keyboard_is_enough(watched: Watched) -> None:
     page = watched.go()
     page.keyboard.press("j")
+    watched.opened(FIRST)
     page.keyboard.press("j")
-    page.keyboard.press("Enter")
     watched.opened(SECOND)
     page.keyboard.press("j")
     watched.opened(PROBLEMS[2].id)
@@ -169,10 +172,12 @@ def test_the_keyboard_is_enough(watched: Watched) -> None:
     page.keyboard.press("k")
     watched.opened(FIRST)
     assert watched.fragment() == f"#{FIRST}"
-    page.get_by_role("button", name="List").click()
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    page.go_back()
     watched.opened(SECOND)
+    page.get_by_role("button", name="List").click()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    watched.opened(PROBLEMS[2].id)
     page.keyboard.press("/")
     page.keyboard.type("j?")
     assert page.get_by_label("Search").input_value() == "j?"

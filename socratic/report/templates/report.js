@@ -43,6 +43,9 @@ function searched(problem) {
   return problem.text;
 }
 
+// Words, each of which must occur, and phrases in quotation marks.
+const wordsOf = (text) => (text?.toLowerCase().match(/"[^"]+"|\S+/g) ?? []).map((word) => word.replace(/^"(.+)"$/, "$1"));
+
 function matches(problem, filters) {
   const text = filters.get("q");
   const steps = filters.get("steps");
@@ -51,7 +54,7 @@ function matches(problem, filters) {
     runs.every((_, place) => !filters.get(`r${place}`) || filters.get(`r${place}`) === (problem.right[place] ? "right" : "wrong")) &&
     (!steps || problem.gold?.length === Number(steps)) &&
     (!stop || problem.runs.flat().some((sample) => sample.stop === stop)) &&
-    (!text || searched(problem).includes(text.toLowerCase()))
+    wordsOf(text).every((word) => searched(problem).includes(word))
   );
 }
 
@@ -78,9 +81,14 @@ function addressOf(id, filters = new URLSearchParams()) {
   return `#${encodeURIComponent(id).replaceAll("%2F", "/")}${filters.toString() && `?${filters}`}`;
 }
 
+// Another problem is another entry of the history, other filters are not.
 function writeAddress() {
   const filters = filtersGiven();
-  if (current || filters.toString() || location.hash) history.replaceState(null, "", addressOf(current?.id ?? "", filters));
+  if (!current && !filters.toString() && !location.hash) return;
+  const address = addressOf(current?.id ?? "", filters);
+  const isOther = addressOf(current?.id ?? "") !== (location.hash || "#").split("?", 1)[0];
+  if (isOther) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
 }
 
 function readAddress() {
@@ -92,7 +100,10 @@ function readAddress() {
     // not written by this page: no problem's address
   }
   const problem = byId.get(id);
-  if (id && !problem) return; // a place in the page
+  if (id && !problem) {
+    if (!document.getElementById(id)) lost(id);
+    return; // else a place in the page
+  }
   if (filters !== undefined) {
     form.reset();
     for (const [name, value] of new URLSearchParams(filters)) {
@@ -119,11 +130,17 @@ function open(problem) {
   if (detail.getBoundingClientRect().top < 0 || detail.getBoundingClientRect().top > innerHeight / 2) detail.scrollIntoView();
 }
 
+function lost(id) {
+  current?.row.removeAttribute("aria-current");
+  current = null;
+  detail.replaceChildren(text("p", `There is no problem ${id} on this page.`));
+}
+
 function show() {
   const { id, question, context, choices, answer, gold } = current;
   const moves = [["Previous", -1, "k"], ["Next", 1, "j"]].map(([name, by, key]) => {
     const button = make("button", { type: "button", "aria-keyshortcuts": key }, name);
-    button.addEventListener("click", () => move(by, true));
+    button.addEventListener("click", () => move(by));
     return button;
   });
   const back = make("button", { type: "button" }, "List");
@@ -278,22 +295,19 @@ function forkMark({ from }) {
 
 // --- Keys and controls --------------------------------------------------------------------------------------------------
 
-function move(by, opens) {
+function move(by) {
   const found = problems.filter((problem) => !problem.row.hidden);
   const focused = found.findIndex((problem) => problem.row === document.activeElement);
   const place = focused >= 0 ? focused : found.indexOf(current);
   const next = found[place < 0 ? 0 : place + by];
-  if (!next) return;
-  if (opens) open(next);
-  else next.row.focus();
+  if (next) open(next);
 }
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, select, textarea");
   if (event.key === "Escape" && typing) typing.blur();
   if (typing || help.open || event.ctrlKey || event.metaKey || event.altKey) return;
-  const inList = list.contains(document.activeElement);
-  if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1, Boolean(current) && !inList);
+  if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
   else if (event.key === "/") form.elements.q.focus();
   else if (event.key === "?") help.showModal();
   else return;
