@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,14 @@ def test_chains_are_augmented(cli: Cli, tmp_path: Path) -> None:
     assert found["prefix"]["made"] > 10
     assert found["chains"] == 20 + found["prefix"]["made"] + found["vary"].get("made", 0)
     assert len(out.read_text().splitlines()) == found["chains"]
+    own = write_jsonl(
+        tmp_path / "own.jsonl",
+        *(
+            dict(zip(("question", "answer", "steps"), (c["question"], c["answer"], c["steps"]), strict=True))
+            for c in map(json.loads, given.read_text().splitlines())
+        ),
+    )
+    assert cli("augment", own, "--kind", "prefix", "--out", tmp_path / "p.jsonl", "--json").json["given"] == 20
     shown = cli("augment", out, "--kind", "bare", "--out", tmp_path / "b.jsonl")
     assert f"{found['chains']} chains given, {found['chains']} in" in shown.out
 

@@ -20,7 +20,6 @@ from socratic.augment.vary import Impossible, vary
 from socratic.calculator import disagreements, holds, marks, prose, without_marks
 from socratic.curate import check
 from socratic.numerals import NUMBER
-from socratic.store import read_records
 from socratic.tasks import TASKS, in_dev, load_chains, load_problems
 from socratic.tasks.overlap import words
 from socratic.types import Chain, Problem, Step, UserError
@@ -47,15 +46,12 @@ def chosen_kinds(names: Iterable[str]) -> list[Kind]:
 
 
 def load_sources(name: str, against: Iterable[str], data_dir: Path | str | None) -> tuple[list[Chain], list[Problem]]:
-    """The chains of a file, or those of train and dev of ``gold:NAME``, and the problems to make nothing like.
+    """The chains of train and dev of a data set, ``gold:NAME``, or of a file as `train` takes it, and what to avoid.
 
-    These are the dev and test problems of every known data set that the chains come from, and of those in ``against``.
+    That is the dev and test problems of every known data set that the chains come from, and of those in ``against``.
     """
     data = name.removeprefix("gold:")
-    if data == name:
-        chains = list(read_records(Path(name), Chain))
-    else:
-        chains = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]
+    chains = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]
     kept_out = dict.fromkeys([*(chain.dataset for chain in chains if chain.dataset in TASKS), *against])
     return chains, [p for each in kept_out for split in ("dev", "test") for p in load_problems(each, split, data_dir)]
 

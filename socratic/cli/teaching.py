@@ -266,7 +266,7 @@ def curate(
 
 
 def augment(
-    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    chains: Annotated[str, typer.Argument(help="gold:NAME for a data set's own chains, or a file as train takes it.")],
     out_file: Annotated[Path, typer.Option("--out", help="File of all chains, those given first.")],
     kinds: Annotated[
         list[str],
