@@ -422,8 +422,15 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
     ],
 )
 def test_a_mistake_is_one_sentence(
-    cli: Cli, chains: Path, student: str, tmp_path: Path, arguments: tuple[str, ...], said: str
+    cli: Cli,
+    chains: Path,
+    student: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where no runs/ holds students
     places = {"CHAINS": str(chains), "STUDENT": student, "OUT": str(tmp_path / "out")}
     assert_one_sentence(cli(*(places.get(word, word) for word in arguments)), said)
 
