@@ -137,7 +137,8 @@ def test_a_student_is_pushed_with_its_card_and_not_trained_again(
     assert {"model.safetensors", "tokenizer.json", "socratic.json", "manifest.json", "README.md"} <= pushed.keys()
     assert not any(b"hf_secret" in data for data in pushed.values())
     pushed["README.md"] += b"Its owner's words.\n"
-    assert load_lm("me/asker", device="cpu", dtype="fp32").role == "qg"
+    loaded = load_lm("me/asker", device="cpu", dtype="fp32")
+    assert (loaded.role, loaded.name) == ("qg", "asker")
 
     card: Any = ModelCard(pushed["README.md"].decode())
     assert card.data.to_dict() == {"library_name": "transformers", "tags": ["socratic", "qg"]}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from socratic.cli.shared import check_utf8, out, print_json
 from socratic.report import visible
-from socratic.report.paint import Slot, paint, problem_text
+from socratic.report.paint import Slot, paint, shown_problem
 from socratic.types import Problem, UserError
 
 _STYLES = {"note": "dim", "error": "red", "right": "green", "wrong": "red", "hint": "yellow"}
@@ -79,9 +79,9 @@ class Screen:
     def show_problem(self, problem: Problem) -> None:
         """A problem, in a record with its id."""
         if self.as_json:
-            print_json({"event": "problem", "text": problem_text(problem), "id": problem.id})
+            print_json({"event": "problem", "text": shown_problem(problem), "id": problem.id})
         else:
-            paint(out, "problem", problem_text(problem))
+            paint(out, "problem", shown_problem(problem))
 
     def stream(
         self, kind: str, pieces: Iterator[str], number: int, why_dropped: Callable[[], str | None]

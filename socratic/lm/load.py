@@ -69,7 +69,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
         card = pretrained.card
     codec = Codec(pretrained.tokenizer)
     network = pretrained.model.to(device)
-    name = folder.name or model
+    name = Path(model).name or model  # not the folder's, which of a download is a commit
     lm: LM
     if network.config.is_encoder_decoder:
         lm = Seq2SeqLM(network, codec, name)
@@ -97,7 +97,7 @@ def _student_folder(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     path = Path(model)
-    if path.exists() or model.count("/") != 1 or model.startswith("scratch:"):
+    if path.exists() or model.count("/") != 1 or model.startswith("scratch:") or path.suffix == ".gguf":
         return path
     if path.parent.is_dir():
         raise UserError(f"there is no folder {model}; give a student's folder, a Hub id or a .gguf file")

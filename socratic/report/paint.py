@@ -115,14 +115,14 @@ def paint(console: Console, kind: str, text: str, number: int = 0) -> None:
     slot.end()
 
 
-def problem_text(problem: Problem) -> str:
+def shown_problem(problem: Problem) -> str:
     """A problem as the students read it, less the label that `paint` gives it."""
     return render_problem(problem).removeprefix(_LABELS["problem"])
 
 
 def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) -> None:
     """A problem and its solution as it is written, numbered steps, then why it stopped and what it took."""
-    paint(console, "problem", problem_text(problem))
+    paint(console, "problem", shown_problem(problem))
     console.print()
     number, slot = 0, None
     for event in events:
@@ -141,7 +141,7 @@ def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) 
 def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trace, Score | None]]) -> None:
     """A problem and what came of it in a run, sample by sample, against its gold answer."""
     console.print(Text(visible(f"{problem.id} ({problem.dataset}, {problem.split})"), "dim"), soft_wrap=True)
-    paint(console, "problem", problem_text(problem))
+    paint(console, "problem", shown_problem(problem))
     paint(console, "gold", problem.answer)
     for trace, score in traces:
         how = f"\nSample {trace.sample}: {trace.solver}, calculator {'on' if trace.calculator else 'off'}"

@@ -3,24 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from test_make import PENS
 
 from socratic.augment.make import augment
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible
 from socratic.types import Chain, Step
-
-PENS = Chain(
-    problem_id="d/train/1",
-    dataset="d",
-    question="Ann has 3 boxes of 12 pens. If she gives 5 pens to Ben, how many pens does she keep?",
-    answer="31",
-    answer_type="number",
-    steps=(
-        Step("How many pens does Ann have?", "Ann has 3*12=<<3*12=36>>36 pens."),
-        Step("How many pens does she keep?", "She keeps 36-5=<<36-5=31>>31."),
-    ),
-    final_answer="31",
-)
 
 
 def with_step(question: str, answer: str) -> Chain:
