@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from socratic.config import Settings
 from socratic.examples import build_examples, pack, unpack
@@ -16,6 +16,7 @@ from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student
 from socratic.prompts import TRANSCRIPT_VERSION, learned_text, render_problem
 from socratic.store import atomic_write, cache_folder, hash_json, hash_text
+from socratic.tasks.base import parse_fold
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role, UserError
 
@@ -37,6 +38,7 @@ class TrainSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
     seed: int = Field(0, ge=0, lt=2**32, description="of order, dropout and new weights")
     also: Role | None = Field(None, description="every second chain is learned in this role's form instead")
+    fold: str | None = Field(None, description="leave out the problems of this fold, as 2/4: the second of four")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
     evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
@@ -49,6 +51,13 @@ class TrainSettings(Settings):
     compile: bool | None = Field(None, description="compile the layers; where it pays if unset")
     report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
     trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as optim")
+
+    @field_validator("fold")
+    @classmethod
+    def _is_fold(cls, fold: str | None) -> str | None:
+        if fold is not None:
+            parse_fold(fold)
+        return fold
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from socratic.store import (
     read_json,
     write_json,
 )
+from socratic.tasks.base import outside_fold
 from socratic.types import Chain, Example, QGSees, Role, UserError
 from socratic.versions import commit, package_versions
 
@@ -66,7 +67,8 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
-    run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
+    chains = outside_fold(run.chains, settings.fold)[: settings.limit]
+    run = replace(run, chains=chains, dev_chains=run.dev_chains[: settings.dev_limit])
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
         if (out / PLAN).is_file():
@@ -161,6 +163,7 @@ def _train(
         )
     recipe = _recipe(run, settings, start, plan["data"]["sha256"])
     metrics = _metrics(start, trainer)
+    origin = start.before or start.student.card
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
@@ -174,6 +177,7 @@ def _train(
         data={**plan["data"], "written_by": sorted({chain.source for chain in run.chains})},
         settings=settings.model_dump(),
         recipe=recipe,
+        fold=settings.fold if origin is None or origin.fold == settings.fold else None,
         lineage={
             **(start.before.lineage if start.before else {}),
             hash_json([recipe, settings.seed])[:16]: metrics["trained_tokens"],
@@ -182,6 +186,8 @@ def _train(
         versions=package_versions(),
         commit=commit(),
     )
+    if settings.fold and not card.fold:
+        on_note(f"{run.student} was not trained without fold {settings.fold}, so this student may know its problems")
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered, where it is sharded
     trainer.accelerator.wait_for_everyone()  # some may still be reading the best checkpoint
     if is_main_process():

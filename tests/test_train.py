@@ -20,6 +20,7 @@ from socratic.examples import causal_example
 from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
+from socratic.tasks.base import in_fold
 from socratic.tokens import Codec
 from socratic.train import PLAN, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
@@ -661,3 +662,21 @@ def test_the_default_rate_falls_with_the_size() -> None:
     rates = [default_learning_rate(n, lora=False) for n in (2_000_000, 135_000_000, 1_000_000_000, 7_000_000_000)]
     assert rates == sorted(rates, reverse=True)
     assert default_learning_rate(135_000_000, lora=True) > rates[1]
+
+
+def test_a_fold_is_left_out_and_the_card_says_so_of_the_whole_lineage(student: str, tmp_path: Path) -> None:
+    fold = next(f"{k}/2" for k in (1, 2) if in_fold(CHAINS[0].question, f"{k}/2"))
+    kept = [c for c in CHAINS if not in_fold(c.question, fold)]
+    notes: list[str] = []
+    first = fit(student, tmp_path / "first", max_steps=1, fold=fold)
+    assert (first.fold, first.data["chains"]) == (fold, len(kept))
+    assert load_lm(str(tmp_path / "first"), dtype="fp32").record()["training"]["fold"] == fold
+    second = fit(str(tmp_path / "first"), tmp_path / "second", max_steps=1, fold=fold, notes=notes)
+    assert second.fold == fold
+    assert not any("fold" in note for note in notes)
+    anyhow = fit(str(tmp_path / "first"), tmp_path / "anyhow", max_steps=1)
+    assert anyhow.fold is None
+    assert "fold" not in load_lm(str(tmp_path / "anyhow"), dtype="fp32").record()["training"]
+    third = fit(str(tmp_path / "anyhow"), tmp_path / "third", max_steps=1, fold=fold, notes=notes)
+    assert third.fold is None
+    assert any(f"was not trained without fold {fold}" in note for note in notes)

@@ -78,7 +78,8 @@ class LM(ABC):
     calculator_default: bool = True
     parameters: int | None = None
     training: Mapping[str, Any] | None = None
-    """Of a trained student: ``recipe`` (the same for every seed), ``seed``, and ``tokens`` read in training."""
+    """Of a trained student: ``recipe`` (the same for every seed), ``seed``, ``tokens`` read in training, and ``fold``
+    where it never saw that one."""
     fingerprint: str | None = None
     """SHA-256 of what decides this model's output, where it is known."""
     dtype: str = ""

@@ -54,6 +54,8 @@ class Card(Settings):
     """SHA-256 of all that was asked for but the seed: students of one recipe differ by chance alone."""
     lineage: dict[str, int] = Field(default_factory=dict)
     """Tokens read in each training that led here, by a hash of recipe and seed: two students may share their first."""
+    fold: str | None = None
+    """The fold (``k/n``) whose problems no training that led here saw; None where one may have seen any."""
     metrics: dict[str, Any]
     versions: dict[str, str | None]
     commit: str | None = None

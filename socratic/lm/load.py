@@ -84,7 +84,8 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
         if card.recipe is not None:
-            lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage}
+            fold = {} if card.fold is None else {"fold": card.fold}
+            lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage, **fold}
     return lm
 
 

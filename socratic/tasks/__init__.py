@@ -16,7 +16,7 @@ from pathlib import Path
 
 from socratic.config import nearest
 from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, stories, strategyqa, svamp
-from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise
+from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise, take_fold
 from socratic.tasks.files import line_rows
 from socratic.types import AnswerType, Chain, Problem, UserError
 
@@ -57,6 +57,7 @@ def load_problems(
     *,
     split_scheme: str = "authors",
     columns: Mapping[str, str] | None = None,
+    fold: str | None = None,
 ) -> list[Problem]:
     """The first ``limit`` problems of a data set, in file order.
 
@@ -65,10 +66,13 @@ def load_problems(
         split: ``train``, ``dev``, ``test``, or a further test split that the data set names.
         split_scheme: ``authors``, or ``fine-tune-cot`` for the split of Ho et al. 2023 (which matters to StrategyQA).
         columns: for the user's own file, its name for each of our fields, as ``{"question": "q"}``.
+        fold: only the problems of this fold, as ``"2/4"``: the second of four.
 
     Raises `UserError` for whatever the user can mend: a wrong argument, a damaged file, a gold that cannot be read.
     """
     items = _items(name, split, data_dir, limit, split_scheme, columns)
+    if fold is not None:
+        items = take_fold(items, fold)
     # A file of chains may hold several chains of one problem.
     return list({problem.id: problem for problem, _ in items}.values())[:limit]
 

@@ -1,9 +1,10 @@
-"""What every data set shares: its description, the dev rule, the split files, and the making of problems and chains."""
+"""What every data set shares: its description, dev and folds, split files, and the making of problems and chains."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ from socratic.types import AnswerType, Chain, Problem, Step, UserError
 Part = str
 """What a data set's files hold before dev is carved out of train: ``train``, ``test``, and further tests if any."""
 _SPLIT_FILE_PARTS = ("train", "test")
+_FOLD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 SplitScheme = Literal["authors", "fine-tune-cot"]
 
 SPLITS = ("train", "dev", "test")
@@ -59,6 +61,59 @@ def in_dev(question: str) -> bool:
     """
     digest = hashlib.sha256(f"socratic-dev-1|{normalise(question)}".encode()).digest()
     return int.from_bytes(digest) * 15 < 2**256
+
+
+def parse_fold(fold: str) -> tuple[int, int]:
+    """``"2/4"``, the second of four folds, as ``(2, 4)``; raises `UserError` for what is no such text."""
+    match = _FOLD.fullmatch(fold)
+    k, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= k <= n or n < 2:
+        raise UserError(f"fold {fold!r:.40} is not one of several; give such as 2/4, the second of four")
+    return k, n
+
+
+def in_fold(question: str, fold: str) -> bool:
+    """Whether a problem belongs to ``fold``, by the SHA-256 of its normalised question.
+
+    As `in_dev`, the rule sees the question alone, and neither rule says anything of the other.
+    """
+    k, n = parse_fold(fold)
+    digest = hashlib.sha256(f"socratic-fold-1|{normalise(question)}".encode()).digest()
+    return int.from_bytes(digest) % n == k - 1
+
+
+def outside_fold(chains: Sequence[Chain], fold: str | None) -> Sequence[Chain]:
+    """The chains whose problem is not in ``fold``: all of them without one. Raises `UserError` as `take_fold`."""
+    if fold is None:
+        return chains
+    return [chain for chain, inside in zip(chains, _folded(chains, fold), strict=True) if not inside]
+
+
+def take_fold(items: Sequence[Item], fold: str) -> list[Item]:
+    """The items of ``fold``; what was made from another problem falls with that one.
+
+    Raises `UserError` where that one is not among the chains, since nobody then knows its fold.
+    """
+    chains = [chain for _, chain in items if chain is not None]
+    inside = dict(zip((chain.problem_id for chain in chains), _folded(chains, fold), strict=True))
+    return [item for item in items if inside.get(item[0].id, in_fold(item[0].question, fold))]
+
+
+def _folded(chains: Sequence[Chain], fold: str) -> Iterator[bool]:
+    """Of each chain whether the problem that it goes back to belongs to ``fold``."""
+    questions = {chain.problem_id: chain.question for chain in chains}
+    made_from = {c.problem_id: str(c.metadata["made_from"]) for c in chains if "made_from" in c.metadata}
+    for chain in chains:
+        origin, behind = chain.problem_id, {chain.problem_id}
+        while origin in made_from and made_from[origin] not in behind:
+            origin = made_from[origin]
+            behind.add(origin)
+        if origin in made_from or origin not in questions:
+            raise UserError(
+                f"{chain.problem_id} was made from {made_from[chain.problem_id]}, which does not stand beside it, so "
+                "that its fold is not known; add that chain, or leave the fold out"
+            )
+        yield in_fold(questions[origin], fold)
 
 
 def carve(items: Sequence[Item], split: str) -> list[Item]:

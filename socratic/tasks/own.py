@@ -167,6 +167,7 @@ def _stated_chains(path: Path, rows: list[Row], split: str) -> list[Item]:
             answer_type=chain.answer_type,
             choices=_choices(row, chain.metadata.get("choices")),
             context=_context(row, chain.metadata.get("context")),
+            metadata={key: chain.metadata[key] for key in ("made_from",) if key in chain.metadata},
         )
         where, known = first.setdefault(problem.id, (row.where, checked(problem, row.where)))
         if known != problem:
