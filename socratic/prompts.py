@@ -65,6 +65,8 @@ def render_problem(problem: Problem) -> str:
 def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple[str, list[Slot]]:
     """The problem text and the slots of one training sample: what ``role`` sees, and which of it is learned.
 
+    The first ``metadata.given_steps`` steps of a chain, a student's own words, are seen and never learned.
+
     Raises `UserError` where the role needs sub-questions (or any step) that the chain does not have, or a step's answer
     is blank.
     """
@@ -77,15 +79,19 @@ def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple
         raise UserError(f"the chain of {chain.problem_id} has no {missing}, which role {role!r} is trained on")
     if blank := [i for i, step in enumerate(chain.steps) if not step.answer.strip()]:
         raise UserError(f"step {blank[0]} of the chain of {chain.problem_id} has an empty answer; fill it in")
+    given = chain.metadata.get("given_steps", 0)
+    if role == "cot" and given:
+        raise UserError(f"{chain.problem_id}: role 'cot' has no place for {given} steps that are given; leave it out")
     if role == "cot":
         return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
 
     asks, answers = role in ("qg", "unified"), role in ("qa", "unified")
     slots = []
-    for step in chain.steps:
-        slots.append(Slot("question", step.question.strip(), learned=asks))
+    for number, step in enumerate(chain.steps, start=1):
+        is_own = number > given
+        slots.append(Slot("question", step.question.strip(), learned=asks and is_own))
         if role != "qg" or qg_sees == "answers":
-            slots.append(Slot("answer", step.answer.strip(), learned=answers))
+            slots.append(Slot("answer", step.answer.strip(), learned=answers and is_own))
     slots.append(Slot("question", "", learned=asks))
     if answers:
         slots.append(final)

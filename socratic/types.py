@@ -92,7 +92,8 @@ class Chain(_Record):
     ``answer`` is the gold answer and fills the final slot; ``final_answer`` is what the steps themselves arrive at.
     ``source`` is ``gold``, ``teacher:NAME``, ``student:RUN``, ``imported:KIND`` or ``augmented:KIND-NUMBER``.
     ``metadata`` carries ``context`` and ``choices`` where the problem has them, so that a chain alone is enough to
-    train on, and ``made_from``, the id of the problem that an augmented one was made of.
+    train on, ``made_from``, the id of the problem that an augmented one was made of, and ``given_steps``, the number of
+    steps at the beginning that are not learned.
     """
 
     problem_id: str
