@@ -37,7 +37,7 @@ Reason = Literal[
 _PART = re.compile(rf"{NUMBER.pattern}|\S")
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
 _SHARES = ("1/2", "1/4", "3/4", "1/10", "1/100")
-_CONSTANTS = frozenset([*map(Fraction, _WHOLE), *map(Fraction, _SHARES)])
+CONSTANTS = frozenset([*map(Fraction, _WHOLE), *map(Fraction, _SHARES)])
 """What people know without being told: days of a week, minutes of an hour, sides, per cents, what to halve by."""
 
 
@@ -176,7 +176,7 @@ def _known(number: Fraction, known: set[Fraction]) -> bool:
     A known per cent is also a share (of 15: 0.15, 0.85 and 1.15), and so is the ratio of two known numbers.
     """
     share = 100 * number
-    if number in known or number in _CONSTANTS or not known.isdisjoint({share, 100 - share, share - 100}):
+    if number in known or number in CONSTANTS or not known.isdisjoint({share, 100 - share, share - 100}):
         return True
     return number.denominator > 1 and any(number * b in known for b in known if b)
 
