@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, runs, students, teaching
+from socratic.cli import data, recipes, runs, selfimprove, students, teaching
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
@@ -25,8 +25,11 @@ for command in (
     teaching.teach,
     teaching.curate,
     teaching.augment,
+    selfimprove.harvest,
+    selfimprove.corrupt,
     students.train,
     students.merge,
+    students.average,
     students.export,
     students.solve,
     serve,

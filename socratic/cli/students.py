@@ -124,6 +124,20 @@ def merge(
         _push(out_dir, push_to_hub)
 
 
+def average(
+    students: Annotated[
+        list[Path], typer.Argument(autocompletion=complete_models, help="Students of one role, trained from one base.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the full model.")],
+) -> None:
+    """Write the student whose weights are the mean of several students'; adapters are merged into their base first."""
+    from socratic.lm.average import average as mean
+    from socratic.lm.load import hush_transformers
+
+    hush_transformers()
+    mean(students, out_dir)
+
+
 def export(
     student: Annotated[Path, typer.Argument(autocompletion=complete_models, help="Folder of a trained student.")],
     out_file: Annotated[Path, typer.Option("--out", help="The file, such as student.gguf.")],
@@ -218,6 +232,9 @@ def evaluate(
     dtype: Dtype = "auto",
     engine: Engine = "local",
     setting: Settings = None,
+    fold: Annotated[
+        str | None, typer.Option(help="Only the problems of this fold, as 2/4: the second of four.")
+    ] = None,
     swap: Annotated[
         list[str] | None, typer.Option(help="Gold in a student's place: questions, answers, history, or all.")
     ] = None,
@@ -242,11 +259,11 @@ def evaluate(
     from socratic.tasks import load_chains, load_problems
 
     data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
-    problems = load_problems(name, split, data_dir, limit, **data)
+    problems = load_problems(name, split, data_dir, limit, **data, fold=fold)
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
     chains = load_chains(name, split, data_dir, **data) if kinds else []
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
-    record = {"data": name, "split": split, "split_scheme": split_scheme}
+    record = {"data": name, "split": split, "split_scheme": split_scheme, **({"fold": fold} if fold else {})}
 
     def run(solving: Solving, folder: Path) -> dict[str, Any]:
         what = f"{name} {split}" if folder == out_dir else folder.name
