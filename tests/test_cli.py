@@ -95,7 +95,8 @@ PAIR = ("--qg", "asker", "--qa", "answerer")
 def test_help_lists_the_commands(cli: Cli) -> None:
     result = cli("--help")
     assert (result.code, result.err) == (0, "")
-    commands = "data teach curate train merge export solve serve tutor evaluate score compare show rate run demo doctor"
+    data = "data teach curate harvest corrupt"
+    commands = f"{data} train merge average export solve serve tutor evaluate score compare show rate run demo doctor"
     for name in commands.split():
         assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
     assert cli("train", "--help").out.count("--") > 8

@@ -14,7 +14,7 @@ from socratic.lm.load import load_lm, load_pretrained, load_student
 from socratic.store import check_manifest
 from socratic.types import UserError
 
-BRIEF: dict[str, Any] = {"max_steps": 2, "learning_rate": 0.1, "batch_size": 1}
+BRIEF: dict[str, Any] = {"max_steps": 2, "learning_rate": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def students(base: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two seeds of one recipe, without fold 1/4."""
+    """Two trainings of one base, without fold 1/4."""
     folder = tmp_path_factory.mktemp("students")
-    for seed in (0, 1):
-        fit(base, folder / f"s{seed}", seed=seed, fold="1/4", **BRIEF)
-    return [folder / "s0", folder / "s1"]
+    for steps in (1, 2):
+        fit(base, folder / f"s{steps}", fold="1/4", **{**BRIEF, "max_steps": steps})
+    return [folder / "s1", folder / "s2"]
 
 
 def test_the_weights_are_the_mean(students: list[Path], tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_weights_are_the_mean(students: list[Path], tmp_path: Path) -> None:
     cards = [read_card(student) for student in students]
     assert card.lineage == cards[0].lineage | cards[1].lineage
     assert len(card.lineage) == 2
-    assert (card.fold, card.data["chains"], card.settings["averaged"]) == ("1/4", cards[0].data["chains"], ["s0", "s1"])
+    assert (card.fold, card.data["chains"], card.settings["averaged"]) == ("1/4", cards[0].data["chains"], ["s1", "s2"])
     lm = load_lm(str(out), dtype="fp32")
     assert lm.training is not None
     assert lm.training["fold"] == "1/4"
@@ -71,9 +71,9 @@ def test_only_students_with_a_common_origin_are_averaged(base: str, students: li
     other = save_tiny(tmp_path / "other", seed=1)
     fit(other, tmp_path / "elsewhere", **BRIEF)
     fit(base, tmp_path / "cot", "cot", **BRIEF)
-    with pytest.raises(UserError, match=r"elsewhere has base .*other, .*s0 has .*average students of one base"):
+    with pytest.raises(UserError, match=r"elsewhere has base .*other, .*s1 has .*average students of one base"):
         average([students[0], tmp_path / "elsewhere"], out)
-    with pytest.raises(UserError, match=r"cot has role cot, .*s0 has unified"):
+    with pytest.raises(UserError, match=r"cot has role cot, .*s1 has unified"):
         average([students[0], tmp_path / "cot"], out)
     with pytest.raises(UserError, match="give two students or more"):
         average(students[:1], out)
