@@ -21,7 +21,7 @@ from socratic.answers import sub_answer_value
 from socratic.evaluate import Run, group_scores, load_run, majority_correct
 from socratic.interventions import intervene
 from socratic.lm.load import load_lm
-from socratic.pipeline import EvaluateStage, Plan, make_plan, run_plan
+from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.progress import evaluate_with_bar
 from socratic.recipe import read_recipe
 from socratic.report import visible
@@ -30,6 +30,7 @@ from socratic.report.paint import paint_solved
 from socratic.report.problem import find_problem
 from socratic.report.tables import interval, new_table
 from socratic.solving import Solving
+from socratic.stages import EvaluateStage
 from socratic.store import shipped
 from socratic.tasks import load_chains
 from socratic.types import Chain
@@ -64,8 +65,8 @@ def run_demo(out_dir: Path, overrides: Mapping[str, Any], console: Console | Non
     started = time.monotonic()
     plan = make_plan(read_recipe(shipped("recipes") / "demo.yaml", overrides), out_dir)
     progress.print(
-        f"{len(plan.training)} students of about {len(plan.training[0].run.chains):,} problems each, then "
-        f"{len(plan.evaluation)} evaluations; what is done is kept in {out_dir}",
+        f"{len(plan.stages) - len(plan.evaluation)} students, then {len(plan.evaluation)} evaluations; what is done "
+        f"is kept in {out_dir}",
         soft_wrap=True,
     )
     compared = run_plan(plan, progress)
@@ -91,7 +92,7 @@ def run_demo(out_dir: Path, overrides: Mapping[str, Any], console: Console | Non
         }
         if blame
         else None,
-        "folders": [str(stage.link) for stage in (*plan.training, *plan.evaluation)],
+        "folders": [str(stage.link) for stage in plan.stages],
     }
 
 

@@ -1,95 +1,44 @@
-"""A recipe as stages: students are trained, arms are evaluated, runs are compared; what is done is not done again.
-
-Each stage has a folder named by a hash of all that decides its result, what it builds on included: a recipe that
-changes trains and solves only what the change touches, and goes back without doing anything. A link without the hash
-names the folder last used.
-"""
+"""A recipe as stages: chains are made, students trained, arms evaluated, runs compared; what is done stays done."""
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
 
 from socratic import store
+from socratic.chain_sets import MAKERS
+from socratic.config import Settings
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import hush_transformers, load_lm
-from socratic.prepare import TrainingRun, TrainSettings
-from socratic.progress import Training, evaluate_with_bar, train_with_bars
+from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
-from socratic.recipe import Recipe, arm_of, student_of
+from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, sampling_folds, sampling_of, set_of, student_of
 from socratic.report.compare import Comparison, compare
-from socratic.solving import SolveSettings, Solving
+from socratic.solving import SolveSettings
+from socratic.stages import CHAINS, EvaluateStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.types import Chain, Problem, UserError
 
-
-@dataclass(frozen=True)
-class Stage(ABC):
-    """One folder to be filled; ``key`` hashes all that decides its content."""
-
-    name: str
-    link: Path
-    key: str
-
-    @property
-    @abstractmethod
-    def done(self) -> bool:
-        """Whether the folder is whole."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it goes."""
-        return self.link.with_name(f"{self.link.name}.{self.key[:8]}")
-
-
-@dataclass(frozen=True)
-class TrainStage(Stage):
-    """A student to be trained."""
-
-    run: TrainingRun
-    settings: TrainSettings
-
-    @property
-    def done(self) -> bool:
-        return is_checkpoint(self.folder) and store.check_manifest(self.folder) is None
-
-
-@dataclass(frozen=True)
-class EvaluateStage(Stage):
-    """An arm to be run over the problems of one split; ``models`` are places and the MODEL in each."""
-
-    arm: str
-    split: str
-    calculator: bool
-    problems: tuple[Problem, ...]
-    settings: SolveSettings
-    models: Mapping[str, str]
-
-    @property
-    def done(self) -> bool:
-        try:
-            return load_run(self.folder).metrics is not None
-        except UserError:
-            return False
+S = TypeVar("S", bound=Stage)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages of a recipe in order, and what train shares with each split."""
+    """All stages of a recipe, each behind those it needs, and what train shares with each split."""
 
     recipe: Recipe
     out: Path
-    training: tuple[TrainStage, ...]
+    data_dir: str | None
+    stages: tuple[Stage, ...]
     evaluation: tuple[EvaluateStage, ...]
     overlaps: Mapping[str, Overlaps]
 
@@ -100,14 +49,15 @@ class Plan:
 
 def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     """The stages of ``recipe`` below the folder ``out``; reads the data, runs nothing."""
-    source = recipe.chains or recipe.data
-    chains, dev = (load_chains(source, split, data_dir) for split in ("train", "dev"))
-    problems = {split: tuple(load_problems(recipe.data, split, data_dir, recipe.limit)) for split in recipe.splits}
-    training = tuple(_train_stages(recipe, out, source, chains, dev))
-    evaluation = tuple(_evaluate_stages(recipe, out, problems, {s.link.name: s for s in training}))
-    trained = [chain.problem() for chain in chains]
-    overlaps = {split: find_overlaps(trained, tests) for split, tests in problems.items()}
-    return Plan(recipe, out, training, evaluation, overlaps)
+    planner = _Planner(recipe, out, data_dir)
+    for seed in recipe.seeds:
+        for name in recipe.students:
+            planner.students(name, seed)
+    evaluation = tuple(planner.arms())
+    trained = [chain.problem() for chain in planner.chains(planner.gold, "train")]
+    asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
+    overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
+    return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, overlaps)
 
 
 def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
@@ -116,108 +66,233 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
     Each stage continues where it was interrupted. The resolved recipe and the comparisons stay in the plan's folder.
     """
     with store.lock(plan.out):
-        return _run_plan(plan, console)
+        for stage in plan.stages:
+            stage.check_link()
+        recipe = yaml.safe_dump(plan.recipe.model_dump(), sort_keys=False)
+        store.atomic_write(plan.out / "recipe.yaml", recipe.encode())
+        store.write_json(plan.out / "overlap.json", {split: found.to_json() for split, found in plan.overlaps.items()})
+        hush_transformers()
+        _do(plan, console)
+        compared = {
+            f"{split}, calculator {'on' if on else 'off'}": compare([load_run(run) for run in plan.runs(split, on)])
+            for split in plan.recipe.splits
+            for on in plan.recipe.calculator
+        }
+        store.write_json(plan.out / "comparison.json", {name: one.to_json() for name, one in compared.items()})
+        return compared
 
 
-def _run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
-    for stage in (*plan.training, *plan.evaluation):
-        if stage.link.exists() and not stage.link.is_symlink():
-            raise UserError(
-                f"{stage.link} is in the way of a link to {stage.folder.name}; move it, or give another --out"
-            )
-    store.atomic_write(plan.out / "recipe.yaml", yaml.safe_dump(plan.recipe.model_dump(), sort_keys=False).encode())
-    store.write_json(plan.out / "overlap.json", {split: found.to_json() for split, found in plan.overlaps.items()})
-    hush_transformers()
-    count = len(plan.training) + len(plan.evaluation)
-    todo = [
-        Training(f"{number}/{count} {stage.name}", stage.run, stage.settings, stage.folder)
-        for number, stage in enumerate(plan.training, start=1)
-        if not stage.done
-    ]
-    train_with_bars(todo, plan.recipe.jobs, console)
-    for stage in plan.training:
-        _link(stage)
-    loaded: dict[str, LM] = {}
-    for number, run in enumerate(plan.evaluation, start=len(plan.training) + 1):
-        if not run.done:
-            loaded = {model: loaded.get(model) or load_lm(model) for model in run.models.values()}
-            solving = Solving(run.settings, **{place: loaded[model] for place, model in run.models.items()})
-            record = {"data": plan.recipe.data, "split": run.split, "split_scheme": "authors", "arm": run.arm}
-            size, samples = plan.recipe.batch_size, plan.recipe.samples
-            what = f"{number}/{count} {run.name}"
-            evaluate_with_bar(
-                what,
-                run.problems,
-                solving,
-                run.folder,
-                record=record,
-                samples=samples,
-                resume="if-possible",
-                batch_size=size,
-                console=console,
-            )
-        _link(run)
-    compared = {
-        f"{split}, calculator {'on' if on else 'off'}": compare([load_run(run) for run in plan.runs(split, on)])
-        for split in plan.recipe.splits
-        for on in plan.recipe.calculator
+def _do(plan: Plan, console: Console) -> None:
+    """All stages in order; students whose chains are there are trained together."""
+
+    @cache
+    def load(source: str, split: str) -> list[Chain]:
+        return load_chains(source, split, plan.data_dir)
+
+    numbers: dict[Stage, str] = {
+        stage: f"{place}/{len(plan.stages)}" for place, stage in enumerate(plan.stages, start=1)
     }
-    store.write_json(plan.out / "comparison.json", {name: one.to_json() for name, one in compared.items()})
-    return compared
+    waiting, loaded = [stage for stage in plan.stages if not stage.done], dict[str, LM]()
+    for stage in plan.stages:
+        if stage not in waiting:
+            stage.point()
+    while waiting:
+        together: list[TrainStage] = []
+        for stage in waiting:
+            behind = [need for need in stage.needs if need in waiting and need not in together]
+            if isinstance(stage, TrainStage) and not behind:
+                together.append(stage)
+        if together:
+            trainings = [stage.training(numbers[stage], load) for stage in together]
+            train_with_bars(trainings, plan.recipe.jobs, console)
+        else:
+            stage = waiting[0]  # those it needs stood before it
+            if isinstance(stage, SetStage):
+                stage.run(numbers[stage], console)
+            elif isinstance(stage, EvaluateStage):
+                loaded = {model: loaded.get(model) or load_lm(model) for model in stage.models.values()}
+                stage.run(numbers[stage], console, loaded, plan.recipe.batch_size)
+        for stage in together or waiting[:1]:
+            stage.point()
+            waiting.remove(stage)
 
 
-def _train_stages(
-    recipe: Recipe, out: Path, source: str, chains: Sequence[Chain], dev: Sequence[Chain]
-) -> Iterator[TrainStage]:
-    data = store.hash_json([[chain.to_json() for chain in part] for part in (chains, dev)])
-    content = lru_cache(_content)
-    made: dict[str, TrainStage] = {}
-    for seed in recipe.seeds:
-        for name in recipe.students:
-            spec, settings = student_of(recipe, name, seed)
-            start = spec.student or recipe.student
-            if start is None:
-                raise UserError(f"students.{name} has nothing to start from; set student, for it or for the recipe")
-            before, partner = (made.get(f"{other}-s{seed}") for other in (start, settings.partner))
-            for other, stage in ((start, before), (settings.partner, partner)):
-                if stage is None and other in recipe.students:
-                    raise UserError(f"students.{name} needs {other!r}, which stands below it; move {other!r} up")
-            if partner:
-                settings = settings.model_copy(update={"partner": str(partner.folder)})
-            run = TrainingRun(
-                role=spec.role,
-                student=str(before.folder) if before else start,
-                chains=chains,
-                dev_chains=dev,
-                source=source,
-                qg_sees=spec.qg_sees,
+class _Planner:
+    """Makes the stages of a recipe, each once, behind those it needs."""
+
+    def __init__(self, recipe: Recipe, out: Path, data_dir: str | None) -> None:
+        self.recipe, self.out, self.data_dir = recipe, out, data_dir
+        self.gold = recipe.chains or recipe.data
+        self.made: dict[Path, Stage] = {}
+        self.chains = cache(self._chains)
+        self.problems = cache(self._problems)
+        self.student = cache(self._student)
+        self._set = cache(self._make_set)
+        self._content = cache(_content)
+        self._chains_key = cache(self._hash_chains)
+        self._begun: list[str] = []
+
+    def students(self, name: str, seed: int) -> list[TrainStage]:
+        """The stage of a student, or one for each of its folds."""
+        folds = student_of(self.recipe, name, seed)[0].folds
+        return [self.student(name, seed, fold) for fold in _folds(folds)]
+
+    def arms(self) -> Iterator[EvaluateStage]:
+        """All arms, by seed, arm, calculator and split."""
+        for seed in self.recipe.seeds:
+            for name in self.recipe.arms:
+                for on in self.recipe.calculator:
+                    arm, settings = arm_of(self.recipe, name, seed, on)
+                    for split in self.recipe.splits:
+                        link = self.out / split / f"{name}{'' if on else '-nocalc'}-s{seed}"
+                        what = f"{name} on {split}, seed {seed}{'' if on else ', calculator off'}"
+                        problems = self.problems(split, self.recipe.limit, None)
+                        yield self._evaluation(what, link, name, arm, settings, split, problems, None)
+
+    def _sampling(self, name: str, seed: int) -> list[EvaluateStage]:
+        """The stage of a sampling, or one for each fold of its students."""
+        sampling, settings = sampling_of(self.recipe, name, seed)
+        stages = []
+        for fold in _folds(sampling_folds(self.recipe, sampling)):
+            problems = self.problems(sampling.split, sampling.limit, fold)
+            link = self.out / "samplings" / f"{name}{_mark(fold)}-s{seed}"
+            what = f"sample {name}{_mark(fold)} on {sampling.split}, seed {seed}"
+            stages.append(self._evaluation(what, link, name, sampling, settings, sampling.split, problems, fold))
+        return stages
+
+    def _evaluation(
+        self,
+        what: str,
+        link: Path,
+        name: str,
+        arm: ArmSpec,
+        settings: SolveSettings,
+        split: str,
+        problems: tuple[Problem, ...],
+        fold: str | None,
+    ) -> EvaluateStage:
+        used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
+        samples = arm.samples or self.recipe.samples
+        models = {place: model for place, (model, _, _) in used.items()}
+        keys = {place: key for place, (_, key, _) in used.items()}
+        asked = store.hash_json([problem.to_json() for problem in problems])
+        return self._add(
+            EvaluateStage(
+                name=what,
+                link=link,
+                key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys]),
+                needs=tuple(stage for _, _, stage in used.values() if stage),
+                data=self.recipe.data,
+                split=split,
+                arm=name,
+                samples=samples,
+                problems=problems,
+                settings=settings,
+                models=models,
             )
-            base = before.key if before else content(start)
-            shown = settings.model_dump(exclude={"report_to", "partner"})
-            with_partner = partner.key if partner else settings.partner and content(settings.partner)
-            key = [TRANSCRIPT_VERSION, spec.role, spec.qg_sees, data, shown, base, with_partner]
-            link = out / f"{name}-s{seed}"
-            made[link.name] = TrainStage(f"train {name}, seed {seed}", link, store.hash_json(key), run, settings)
-            yield made[link.name]
+        )
+
+    def _student(self, name: str, seed: int, fold: str | None) -> TrainStage:
+        with self._inside(f"students.{name}"):
+            spec, settings = student_of(self.recipe, name, seed)
+            if (start := spec.student or self.recipe.student) is None:
+                raise UserError(f"students.{name} has nothing to start from; set student, for it or for the recipe")
+            student, base, before = self._model(start, seed, fold)
+            shown = _given(settings) | ({"fold": fold} if fold else {})
+            settings = settings.model_copy(update={"fold": fold})
+            needs, with_partner = [before], None
+            if settings.partner:
+                partner, with_partner, stage = self._model(settings.partner, seed, fold)
+                settings, needs = settings.model_copy(update={"partner": partner}), [before, stage]
+            sources, data, sets = self._sources(spec.chains, seed)
+        key = [TRANSCRIPT_VERSION, spec.role, spec.qg_sees, data, shown, base, with_partner]
+        return self._add(
+            TrainStage(
+                name=f"train {name}{_mark(fold)}, seed {seed}",
+                link=self.out / f"{name}{_mark(fold)}-s{seed}",
+                key=store.hash_json(key),
+                needs=tuple(stage for stage in (*needs, *sets) if stage),
+                role=spec.role,
+                qg_sees=spec.qg_sees,
+                student=student,
+                sources=tuple(sources),
+                settings=settings,
+            )
+        )
+
+    def _make_set(self, name: str, seed: int) -> SetStage:
+        with self._inside(f"sets.{name}"):
+            spec, settings = set_of(self.recipe, name)
+            maker = MAKERS[spec.make]
+            if maker.of_runs:
+                runs = [stage for sampling in spec.of for stage in self._sampling(sampling, seed)]
+                sources, keys = [str(stage.folder) for stage in runs], [stage.key for stage in runs]
+                needs: Sequence[Stage] = runs
+            else:
+                sources, keys, needs = self._sources(spec.of, seed)
+        return self._add(
+            SetStage(
+                name=f"{spec.make} {name}",
+                link=self.out / "sets" / name,
+                key=store.hash_json([spec.make, _given(settings), keys]),
+                needs=tuple(needs),
+                make=lambda: maker.make(sources, settings, self.data_dir),
+            )
+        )
+
+    def _sources(self, names: Sequence[str], seed: int) -> tuple[list[str], list[str], list[SetStage]]:
+        """Of each set of chains, as `load_chains` takes it, its name or file and its key; the stages among them."""
+        stages = {name: self._set(name, seed) for name in names if name in self.recipe.sets}
+        plain = {name: self.gold if name == GOLD else name.removeprefix(f"{GOLD}:") for name in names}
+        sources = [str(stages[name].folder / CHAINS) if name in stages else plain[name] for name in names]
+        keys = [stages[name].key if name in stages else self._chains_key(plain[name]) for name in names]
+        return sources, keys, list(stages.values())
+
+    def _model(self, name: str, seed: int, fold: str | None) -> tuple[str, str, TrainStage | None]:
+        """A MODEL, what tells it from others, and its stage where it is a student of the recipe."""
+        if name not in self.recipe.students:
+            return name, self._content(name), None
+        stage = self.student(name, seed, fold)
+        return str(stage.folder), stage.key, stage
+
+    def _chains(self, source: str, split: str) -> list[Chain]:
+        return load_chains(source, split, self.data_dir)
+
+    def _problems(self, split: str, limit: int | None, fold: str | None) -> tuple[Problem, ...]:
+        return tuple(load_problems(self.recipe.data, split, self.data_dir, limit, fold=fold))
+
+    def _hash_chains(self, source: str) -> str:
+        return store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])
+
+    def _add(self, stage: S) -> S:
+        """``stage``, or the one with the same folder: seeds may share what does not depend on them."""
+        known: Any = self.made.setdefault(stage.folder, stage)
+        return known  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _inside(self, place: str) -> Iterator[None]:
+        """Raise `UserError` where ``place`` is made already, so that it would need itself."""
+        if place in self._begun:
+            way = " -> ".join([*self._begun[self._begun.index(place) :], place])
+            raise UserError(f"{place} needs itself ({way}); take one of these out of the other")
+        self._begun.append(place)
+        yield
+        self._begun.pop()
 
 
-def _evaluate_stages(
-    recipe: Recipe, out: Path, problems: Mapping[str, tuple[Problem, ...]], trained: Mapping[str, TrainStage]
-) -> Iterator[EvaluateStage]:
-    content = lru_cache(_content)
-    asked = {split: store.hash_json([problem.to_json() for problem in rows]) for split, rows in problems.items()}
-    for seed in recipe.seeds:
-        for name in recipe.arms:
-            for on in recipe.calculator:
-                arm, settings = arm_of(recipe, name, seed, on)
-                stages = {place: trained.get(f"{model}-s{seed}") for place, model in arm.items()}
-                models = {place: str(stage.folder) if (stage := stages[place]) else arm[place] for place in arm}
-                keys = {place: stage.key if (stage := stages[place]) else content(arm[place]) for place in arm}
-                for split, rows in problems.items():
-                    key = [TRANSCRIPT_VERSION, asked[split], settings.model_dump(), recipe.samples, keys]
-                    link = out / split / f"{name}{'' if on else '-nocalc'}-s{seed}"
-                    what = f"{name} on {split}, seed {seed}{'' if on else ', calculator off'}"
-                    yield EvaluateStage(what, link, store.hash_json(key), name, split, on, rows, settings, models)
+def _folds(count: int | None) -> list[str | None]:
+    """The folds by name; ``[None]`` without."""
+    return [f"{k}/{count}" for k in range(1, count + 1)] if count else [None]
+
+
+def _mark(fold: str | None) -> str:
+    """What the names of a fold's folders have behind them."""
+    return f"-fold{fold.partition('/')[0]}" if fold else ""
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """What decides a result and is not the default: a setting that is new changes no key."""
+    return settings.model_dump(exclude_defaults=True, exclude={"report_to", "partner"})
 
 
 def _content(model: str) -> str:
@@ -228,11 +303,3 @@ def _content(model: str) -> str:
     if path.is_dir():
         return store.hash_json({name: store.hash_file(path / name) for name in store.files(path)})
     return model
-
-
-def _link(stage: Stage) -> None:
-    """Let the name without hash lead to the folder."""
-    if stage.link.is_symlink() and os.readlink(stage.link) == stage.folder.name:
-        return
-    stage.link.unlink(missing_ok=True)
-    stage.link.symlink_to(stage.folder.name)

@@ -6,31 +6,44 @@
     student: HuggingFaceTB/SmolLM2-135M-Instruct
     seeds: [0, 1, 2]
     training: {epochs: 3}                       # settings of all students (docs/training.md)
+    sets:
+      more: {make: augment, kinds: [prefix]}    # chains made on the way, of gold unless ``of`` names other sets
     students:
       qg: {role: qg}
-      qa: {role: qa, epochs: 2}                 # settings of its own; student: qg would start from that one
+      qa: {role: qa, epochs: 2, chains: [more]} # settings of its own; student: qg would start from that one
       cot: {role: cot}
     arms:                                       # the first is the baseline
       cot: {solver: cot, lm: cot}
       socratic: {solver: socratic, qg: qg, qa: qa}
+
+``samplings`` are arms over training problems whose traces sets are made of. A student with ``folds: 4`` is four, each
+trained without a quarter of the problems; a sampling with it has each solve the quarter that it has not seen. What has
+``$round`` in its name stands there once for each of ``rounds``, ``$last`` being the round before.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, field_validator
 
+from socratic.chain_sets import MAKERS
 from socratic.config import Settings, nearest
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
 from socratic.solving import SolveSettings, check_role
+from socratic.tasks import TASKS
 from socratic.types import QGSees, Role, UserError
+
+PLACES = ("qg", "qa", "lm")
+GOLD = "gold"
+"""The set of the data set's own chains, or of the recipe's file of chains; ``gold:NAME`` is another data set's."""
+_NAMED = ("sets", "students", "samplings", "arms")
 
 
 class StudentSpec(Settings):
@@ -39,6 +52,15 @@ class StudentSpec(Settings):
     role: Role = Field(description="what it learns")
     student: str | None = Field(None, description="MODEL, or a student above in the recipe; the recipe's if unset")
     qg_sees: QGSees = Field("answers", description="what QG reads: answers (iterative) or questions (plan)")
+    chains: list[str] = Field(["gold"], min_length=1, description="the sets it learns from, one behind the other")
+    folds: int | None = Field(None, ge=2, description="train so many in its place, each without its share of problems")
+
+
+class SetSpec(Settings):
+    """Chains made on the way; further keys are settings of what makes them."""
+
+    make: Literal["augment"] = Field(description="what makes them")
+    of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
 
 
 class ArmSpec(Settings):
@@ -47,6 +69,22 @@ class ArmSpec(Settings):
     qg: str | None = Field(None, description="the student that asks; a MODEL from elsewhere does as well")
     qa: str | None = Field(None, description="the student that answers")
     lm: str | None = Field(None, description="the one student of the other solvers")
+    samples: int | None = Field(None, ge=1, description="traces of each problem; the recipe's if unset")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The students named, by place."""
+        return {place: name for place in PLACES if (name := getattr(self, place)) is not None}
+
+
+class SamplingSpec(ArmSpec):
+    """An arm whose traces chains are made of, before other students are trained."""
+
+    split: str = Field("train", description="whose problems are solved")
+    limit: int | None = Field(None, ge=1, description="only the first so many of them")
+
+
+Spec = TypeVar("Spec", bound=ArmSpec)
 
 
 class Recipe(Settings):
@@ -64,7 +102,10 @@ class Recipe(Settings):
     calculator: list[bool] = Field([True], min_length=1, description="on, off, or both")
     training: dict[str, Any] = Field(default={}, description="training settings of all students")
     solving: dict[str, Any] = Field(default={}, description="solving settings of all arms")
-    students: dict[str, dict[str, Any]] = Field(min_length=1, description="what is trained, by name, in this order")
+    rounds: int = Field(0, ge=0, description="how often what has $round in its name stands there")
+    sets: dict[str, dict[str, Any]] = Field(default={}, description="chains made on the way, by name")
+    students: dict[str, dict[str, Any]] = Field(min_length=1, description="what is trained, by name")
+    samplings: dict[str, dict[str, Any]] = Field(default={}, description="what is solved for chains, by name")
     arms: dict[str, dict[str, Any]] = Field(
         min_length=1, description="what is compared, by name; the first is the baseline"
     )
@@ -104,12 +145,30 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     for name, value in overrides.items():
         _override(values, name, value)
     recipe = Recipe.parse(values, "recipe key")
-    for kind, names in (("students", recipe.students), ("arms", recipe.arms)):
-        for name in names:
+    recipe = recipe.model_copy(update={kind: _rounds(getattr(recipe, kind), recipe.rounds) for kind in _NAMED})
+    for kind in _NAMED:
+        for name in getattr(recipe, kind):
             if not re.fullmatch(r"[\w.-]*\w", name):
                 raise UserError(f"{kind} has the name {name!r}, which makes no folder; use letters, digits, - and _")
-    _check_models(recipe)
+    _check(recipe)
     return recipe
+
+
+def _rounds(entries: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """``entries``, those with ``$round`` in their name last, once for each round from 1."""
+    repeated = {name: value for name, value in entries.items() if "$round" in name}
+    made: dict[str, Any] = {}
+    for number in range(1, rounds + 1):
+        made |= {_filled(name, number): _filled(value, number) for name, value in repeated.items()}
+    return {name: value for name, value in entries.items() if name not in repeated} | made
+
+
+def _filled(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return value.replace("$round", str(number)).replace("$last", str(number - 1))
+    if isinstance(value, dict):
+        return {key: _filled(inner, number) for key, inner in value.items()}
+    return [_filled(inner, number) for inner in value] if isinstance(value, list) else value
 
 
 def student_of(recipe: Recipe, name: str, seed: int) -> tuple[StudentSpec, TrainSettings]:
@@ -121,39 +180,97 @@ def student_of(recipe: Recipe, name: str, seed: int) -> tuple[StudentSpec, Train
     return spec, TrainSettings.parse({**recipe.training, **settings, "seed": seed}, f"students.{name}:")
 
 
-def arm_of(recipe: Recipe, name: str, seed: int, calculator: bool) -> tuple[dict[str, str], SolveSettings]:
-    """An arm's models by place, and its solving settings."""
-    own, settings = _split(recipe.arms[name], ArmSpec, SolveSettings, f"arms.{name}")
-    _refuse_shared({**recipe.solving, **settings}, f"arms.{name}")
+def set_of(recipe: Recipe, name: str) -> tuple[SetSpec, Settings]:
+    """A set of chains and the settings of what makes it."""
+    values = recipe.sets[name]
+    spec = SetSpec.parse({key: value for key, value in values.items() if key in SetSpec.model_fields}, f"sets.{name}:")
+    maker = MAKERS[spec.make]
+    _, settings = _split(values, SetSpec, maker.settings, f"sets.{name}")
+    return spec, maker.settings.parse(settings, f"sets.{name}:")
+
+
+def arm_of(recipe: Recipe, name: str, seed: int, calculator: bool) -> tuple[ArmSpec, SolveSettings]:
+    """An arm and its solving settings."""
+    return _solver(recipe, f"arms.{name}", recipe.arms[name], ArmSpec, seed, calculator)
+
+
+def sampling_of(recipe: Recipe, name: str, seed: int) -> tuple[SamplingSpec, SolveSettings]:
+    """A sampling and its solving settings; the calculator is as in the recipe's first table."""
+    return _solver(recipe, f"samplings.{name}", recipe.samplings[name], SamplingSpec, seed, recipe.calculator[0])
+
+
+def _solver(
+    recipe: Recipe, where: str, values: Mapping[str, Any], spec: type[Spec], seed: int, calculator: bool
+) -> tuple[Spec, SolveSettings]:
+    own, settings = _split(values, spec, SolveSettings, where)
+    _refuse_shared({**recipe.solving, **settings}, where)
     SolveSettings.parse(recipe.solving, "solving:")
     values = {**recipe.solving, **settings, "seed": seed, "calculator": calculator}
-    parsed = SolveSettings.parse(values, f"arms.{name}:")
-    models = {place: model for place, model in ArmSpec.parse(own, f"arms.{name}:") if model is not None}
+    parsed = SolveSettings.parse(values, f"{where}:")
+    arm = spec.parse(own, f"{where}:")
     try:
-        parsed.check_models(**{place: models.get(place) for place in ArmSpec.model_fields})
+        parsed.check_models(**{place: arm.models.get(place) for place in PLACES})
     except UserError as error:
-        raise UserError(f"arms.{name}: {error}") from None
-    return models, parsed
+        raise UserError(f"{where}: {error}") from None
+    return arm, parsed
 
 
-def _check_models(recipe: Recipe) -> None:
-    """Raise `UserError` for a model that cannot be, before anything is trained."""
+def _check(recipe: Recipe) -> None:
+    """Raise `UserError` for models, sets and folds that cannot be, before anything is trained."""
     _check_model(recipe, "student", recipe.student)
-    roles = {}
+    sets = [GOLD, *recipe.sets]
+    specs: dict[str, StudentSpec] = {}
     for name in recipe.students:
-        spec, settings = student_of(recipe, name, 0)
-        _check_model(recipe, f"students.{name}.student", spec.student)
+        specs[name], settings = student_of(recipe, name, 0)
+        _check_model(recipe, f"students.{name}.student", specs[name].student)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
+        _check_known(f"students.{name}.chains", specs[name].chains, sets)
         _check_trainer(name, settings.trainer)
-        roles[name] = spec.role
+    for name in recipe.sets:
+        made, _ = set_of(recipe, name)
+        _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if MAKERS[made.make].of_runs else sets)
+    for name in recipe.students:
+        before = (specs[name].student, student_of(recipe, name, 0)[1].partner)
+        _check_folds(f"students.{name}", specs[name].folds, [one for one in before if one], specs)
     for name in recipe.arms:
-        models, solving = arm_of(recipe, name, 0, True)
-        for place, model in models.items():
-            _check_model(recipe, f"arms.{name}.{place}", model)
-            try:
-                check_role(solving.solver, place, model, roles.get(model))
-            except UserError as error:
-                raise UserError(f"arms.{name}: {error}") from None
+        arm, solving = arm_of(recipe, name, 0, True)
+        _check_roles(recipe, f"arms.{name}", arm, solving, specs)
+        _check_folds(f"arms.{name}", None, arm.models.values(), specs)
+    for name in recipe.samplings:
+        sampling, solving = sampling_of(recipe, name, 0)
+        _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
+        _check_folds(f"samplings.{name}", sampling_folds(recipe, sampling), sampling.models.values(), specs)
+
+
+def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:
+    """How many folds the students of a sampling have; None where they have none."""
+    named = (name for name in sampling.models.values() if name in recipe.students)
+    return next((student_of(recipe, name, 0)[0].folds for name in named), None)
+
+
+def _check_folds(where: str, folds: int | None, names: Iterable[str], specs: Mapping[str, StudentSpec]) -> None:
+    """Raise `UserError` where a student of the recipe has other folds than ``folds``."""
+    for name in names:
+        if name in specs and (theirs := specs[name].folds) != folds:
+            raise UserError(f"{where} goes by folds={folds} and {name} by folds={theirs}; give both the same")
+
+
+def _check_roles(
+    recipe: Recipe, where: str, arm: ArmSpec, solving: SolveSettings, specs: Mapping[str, StudentSpec]
+) -> None:
+    for place, model in arm.models.items():
+        _check_model(recipe, f"{where}.{place}", model)
+        try:
+            check_role(solving.solver, place, model, specs[model].role if model in specs else None)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+
+
+def _check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `UserError` for a name that is not ``known``, no other data set's gold and no file."""
+    for name in names:
+        if name not in known and name.removeprefix(f"{GOLD}:") not in TASKS and not Path(name).is_file():
+            raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
 
 
 def _check_model(recipe: Recipe, where: str, model: str | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from socratic import pipeline
+from socratic import pipeline, stages
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import read_recipe
 from socratic.types import UserError
@@ -31,6 +31,9 @@ RECIPE: dict[str, Any] = {
 }
 
 
+MORE = {"students.qg.chains": ["gold", "more"]}
+
+
 def write(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
@@ -46,7 +49,7 @@ def quiet() -> Console:
 
 
 def to_do(plan: Plan) -> list[str]:
-    return [stage.name for stage in (*plan.training, *plan.evaluation) if not stage.done]
+    return [stage.name for stage in plan.stages if not stage.done]
 
 
 def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +67,8 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
         raise AssertionError("nothing was to be done")
 
     with monkeypatch.context() as patched:
-        for name in ("Training", "evaluate_with_bar", "load_lm"):
-            patched.setattr(pipeline, name, refuse)
+        for module, name in ((pipeline, "train_with_bars"), (stages, "evaluate_with_bar"), (pipeline, "load_lm")):
+            patched.setattr(module, name, refuse)
         assert run_plan(plan_of(tmp_path), quiet()).keys() == compared.keys()
 
     assert to_do(plan_of(tmp_path, **{"arms.pair.max_steps": 3})) == ["pair on longer, seed 0"]
@@ -74,6 +77,37 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
     assert to_do(plan_of(tmp_path, **{"students.base.learning_rate": 1e-4})) == below_base
     assert len(to_do(plan_of(tmp_path, seeds=[0, 1]))) == 5
     assert to_do(plan_of(tmp_path, limit=2)) == ["cot on longer, seed 0", "pair on longer, seed 0"]
+
+
+def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
+    sets = {
+        "bare": {"make": "augment", "kinds": ["bare"]},
+        "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"]},
+    }
+    plan = plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE)
+    names = [stage.name for stage in plan.stages]
+    assert names[:4] == ["train base, seed 0", "augment bare", "augment more", "train qg, seed 0"]
+    assert names.count("augment more") == 1, "seeds share it"
+    run_plan(plan, quiet())
+    assert not to_do(plan)
+    out = tmp_path / "out"
+    card = json.loads((out / "qg-s0" / "socratic.json").read_text())
+    assert card["data"]["source"] == f"stories, {out / 'sets' / plan.stages[2].folder.name / 'chains.jsonl'}"
+    bare["kinds"] = ["marks"]
+    again = to_do(plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE))
+    assert again[:3] == ["augment bare", "augment more", "train qg, seed 0"]
+    assert "train base, seed 0" not in again
+
+
+def test_rounds_repeat_what_has_them_in_its_name(tmp_path: Path) -> None:
+    students = {
+        **RECIPE["students"],
+        "cot-0": RECIPE["students"]["cot"],
+        "cot-$round": {"role": "cot", "student": "cot-$last"},
+    }
+    recipe = read_recipe(write(tmp_path, students=students, rounds=2), {})
+    assert [name for name in recipe.students if name.startswith("cot-")] == ["cot-0", "cot-1", "cot-2"]
+    assert recipe.students["cot-2"] == {"role": "cot", "student": "cot-1"}
 
 
 def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
@@ -106,6 +140,10 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"arms.cot.lm": "qg"}, "arms.cot: qg was trained as 'qg' and cannot be the lm of solver 'cot'"),
         ({"student": "scratch:lama-mini"}, "student='scratch:lama-mini' is no student.*'scratch:llama-mini'"),
         ({"students.qg.partner": "qaa"}, "students.qg.partner='qaa' is no student"),
+        ({"sets": {"more": {"make": "augment"}}}, "sets.more: kinds={} is not usable: Field required"),
+        ({"sets": {"more": {"make": "augment", "kinds": ["vary"], "copy": 1}}}, "'copy' in sets.more.*mean 'copies'"),
+        ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),
+        ({"students.qg.folds": 4}, "students.qg goes by folds=4 and base by folds=None; give both the same"),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],
@@ -122,9 +160,12 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         read_recipe(path, {})
 
 
-def test_students_start_from_something_that_stands_before(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"students.qg needs 'cot', which stands below it; move 'cot' up"):
-        plan_of(tmp_path, **{"students.qg.student": "cot"})
+def test_what_needs_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+    around = r"students.base needs itself \(students.base -> students.qg -> students.base\)"
+    with pytest.raises(UserError, match=around):
+        plan_of(tmp_path, **{"students.base.student": "qg"})
+    with pytest.raises(UserError, match=r"sets.more needs itself \(sets.more -> sets.more\)"):
+        plan_of(tmp_path, sets={"more": {"make": "augment", "kinds": ["vary"], "of": ["more"]}}, **MORE)
     with pytest.raises(UserError, match=r"students.cot has nothing to start from"):
         plan_of(tmp_path, **{"students.cot": {"role": "cot"}})
 
@@ -164,11 +205,11 @@ def test_a_partner_is_another_student_whose_training_counts(tmp_path: Path) -> N
     students = {**RECIPE["students"], "qa": {"role": "qa", "student": "base", "best_by": "accuracy", "partner": "qg"}}
     with_partner = {"students": students, "training": {**RECIPE["training"], "dev_limit": 1}}
     plan = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
-    qg, qa = (next(s for s in plan.training if s.link.name == f"{name}-s0") for name in ("qg", "qa"))
+    qg, qa = (next(s for s in plan.stages if s.link.name == f"{name}-s0") for name in ("qg", "qa"))
     assert qa.settings.partner == str(qg.folder)
     students["qg"] = {**students["qg"], "weight_decay": 0.5}
     other = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
-    assert next(s for s in other.training if s.link.name == "qa-s0").key != qa.key
+    assert next(s for s in other.stages if s.link.name == "qa-s0").key != qa.key
 
 
 def test_a_damaged_evaluation_is_done_again(tmp_path: Path) -> None:

@@ -27,15 +27,14 @@ def run(
 
     read = read_recipe(recipe, parse_overrides(overrides or []))
     plan = make_plan(read, out_dir or Path("runs") / recipe.stem, data_dir)
-    stages = [*plan.training, *plan.evaluation]
     if dry_run and as_json:
-        print_json([{"stage": s.name, "folder": str(s.folder), "done": s.done} for s in stages])
+        print_json([{"stage": s.name, "folder": str(s.folder), "done": s.done} for s in plan.stages])
         return
     for split, overlaps in plan.overlaps.items():
         err.print(f"{split}: {overlaps.sentence()}", soft_wrap=True)
     if dry_run:
         table = columns_table("stage", "", "folder")
-        for stage in stages:
+        for stage in plan.stages:
             table.add_row(
                 Text(visible(stage.name)), "done" if stage.done else "to do", Text(visible(str(stage.folder)))
             )

@@ -1,0 +1,143 @@
+"""The stages of a recipe: a set of chains to be made, a student to be trained, a solver to be run.
+
+Each has a folder named by a hash of all that decides its content, what it builds on included: a recipe that changes
+does only what the change touches, and goes back without doing anything. A link without the hash names the folder last
+used.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from socratic import store
+from socratic.evaluate import load_run
+from socratic.lm.base import LM
+from socratic.lm.checkpoint import is_checkpoint
+from socratic.prepare import TrainingRun, TrainSettings
+from socratic.progress import Training, evaluate_with_bar
+from socratic.solving import SolveSettings, Solving
+from socratic.types import Chain, Problem, QGSees, Role, UserError
+
+CHAINS = "chains.jsonl"
+"""The file in the folder of a set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(ABC):
+    """One folder to be filled; ``key`` hashes all that decides its content, ``needs`` must be done before."""
+
+    name: str
+    link: Path
+    key: str
+    needs: tuple[Stage, ...]
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether the folder is whole."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it goes."""
+        return self.link.with_name(f"{self.link.name}.{self.key[:8]}")
+
+    def point(self) -> None:
+        """Let the name without hash lead to the folder; raises `UserError` where something else has that name."""
+        self.check_link()
+        if self.link.is_symlink() and os.readlink(self.link) == self.folder.name:
+            return
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(self.folder.name)
+
+    def check_link(self) -> None:
+        """Raise `UserError` where something that is no link has its name."""
+        if self.link.exists() and not self.link.is_symlink():
+            raise UserError(
+                f"{self.link} is in the way of a link to {self.folder.name}; move it, or give another --out"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SetStage(Stage):
+    """Chains to be made by ``make``."""
+
+    make: Callable[[], list[Chain]]
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / CHAINS).is_file()
+
+    def run(self, number: str, console: Console) -> None:
+        """Make them, and say how many there are."""
+        with console.status(f"{number} {self.name}"):
+            chains = self.make()
+        if not chains:
+            raise UserError(f"{self.name}: no chain came of it; look at what it is made of, or make more of that")
+        store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
+        console.print(f"{number} {self.name}: {len(chains):,} chains", soft_wrap=True)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainStage(Stage):
+    """A student to be trained; ``sources`` are the names of data sets and the files that hold its chains."""
+
+    role: Role
+    qg_sees: QGSees
+    student: str
+    sources: tuple[str, ...]
+    settings: TrainSettings
+
+    @property
+    def done(self) -> bool:
+        return is_checkpoint(self.folder) and store.check_manifest(self.folder) is None
+
+    def training(self, number: str, load: Callable[[str, str], list[Chain]]) -> Training:
+        """What is to be done; ``load`` gives the chains of a source and a split."""
+        chains, dev = ([c for source in self.sources for c in load(source, split)] for split in ("train", "dev"))
+        run = TrainingRun(self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees)
+        return Training(f"{number} {self.name}", run, self.settings, self.folder)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateStage(Stage):
+    """An arm to be run over ``problems`` of one split; ``models`` are places and the MODEL in each."""
+
+    data: str
+    split: str
+    arm: str
+    samples: int
+    problems: tuple[Problem, ...]
+    settings: SolveSettings
+    models: Mapping[str, str]
+
+    @property
+    def calculator(self) -> bool:
+        """Whether it is on."""
+        return bool(self.settings.calculator)
+
+    @property
+    def done(self) -> bool:
+        try:
+            return load_run(self.folder).metrics is not None
+        except UserError:
+            return False
+
+    def run(self, number: str, console: Console, loaded: Mapping[str, LM], batch_size: int) -> None:
+        """Solve with the models ``loaded``; an interrupted run is continued."""
+        evaluate_with_bar(
+            f"{number} {self.name}",
+            self.problems,
+            Solving(self.settings, **{place: loaded[model] for place, model in self.models.items()}),
+            self.folder,
+            record={"data": self.data, "split": self.split, "split_scheme": "authors", "arm": self.arm},
+            samples=self.samples,
+            resume="if-possible",
+            batch_size=batch_size,
+            console=console,
+        )
