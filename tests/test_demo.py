@@ -51,7 +51,7 @@ def test_the_pair_has_as_many_parameters_as_the_others(shown: tuple[str, dict[st
 def test_it_leaves_what_other_commands_can_use_and_is_not_done_twice(
     shown: tuple[str, dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from socratic import load_lm, load_problems, pipeline, solve
+    from socratic import load_lm, load_problems, pipeline, solve, stages
 
     _, found, out = shown
     qg, qa = (load_lm(str(out / name)) for name in ("qg-s0", "qa-s0"))
@@ -62,7 +62,7 @@ def test_it_leaves_what_other_commands_can_use_and_is_not_done_twice(
     def refuse(*_: Any) -> None:
         raise AssertionError("all of it is done")
 
-    monkeypatch.setattr(pipeline, "Training", refuse)
-    monkeypatch.setattr(pipeline, "evaluate_with_bar", refuse)
+    monkeypatch.setattr(pipeline, "train_with_bars", refuse)
+    monkeypatch.setattr(stages, "evaluate_with_bar", refuse)
     again = run_demo(out, SMALL, None, Console(file=io.StringIO()))
     assert again["comparisons"] == found["comparisons"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from socratic import pipeline, stages
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import read_recipe
+from socratic.stages import TrainStage
 from socratic.types import UserError
 
 RECIPE: dict[str, Any] = {
@@ -80,10 +81,8 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
 
 
 def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
-    sets = {
-        "bare": {"make": "augment", "kinds": ["bare"]},
-        "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"]},
-    }
+    bare = {"make": "augment", "kinds": ["bare"]}
+    sets = {"bare": bare, "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"]}}
     plan = plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE)
     names = [stage.name for stage in plan.stages]
     assert names[:4] == ["train base, seed 0", "augment bare", "augment more", "train qg, seed 0"]
@@ -206,6 +205,7 @@ def test_a_partner_is_another_student_whose_training_counts(tmp_path: Path) -> N
     with_partner = {"students": students, "training": {**RECIPE["training"], "dev_limit": 1}}
     plan = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
     qg, qa = (next(s for s in plan.stages if s.link.name == f"{name}-s0") for name in ("qg", "qa"))
+    assert isinstance(qa, TrainStage)
     assert qa.settings.partner == str(qg.folder)
     students["qg"] = {**students["qg"], "weight_decay": 0.5}
     other = make_plan(read_recipe(write(tmp_path, **with_partner), {}), tmp_path / "out")
