@@ -36,6 +36,7 @@ from socratic.config import Settings, nearest
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
+from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
 from socratic.tasks import TASKS
 from socratic.types import QGSees, Role, UserError
@@ -110,6 +111,8 @@ class Recipe(Settings):
         min_length=1, description="what is compared, by name; the first is the baseline"
     )
 
+    smoke: dict[str, Any] = Field(default={}, description="what else --smoke changes")
+
     @field_validator("splits", "seeds", "calculator")
     @classmethod
     def _once(cls, values: list[Any]) -> list[Any]:
@@ -129,10 +132,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -> Recipe:
     """The recipe in ``path``; ``overrides`` name keys by their path, as ``training.epochs``.
 
-    Raises `UserError` for a file that is no recipe and for every unknown key, naming the nearest known one.
+    With ``small`` it is brought to its smallest size first (`smoke`). Raises `UserError` for a file that is no recipe and
+    for every unknown key, naming the nearest known one.
     """
     try:
         values = yaml.load(path.read_bytes(), _Loader)
@@ -142,6 +146,8 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         raise UserError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); correct it") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe; it has to hold keys such as data, students and arms")
+    if small:
+        values = smoke(values)
     for name, value in overrides.items():
         _override(values, name, value)
     recipe = Recipe.parse(values, "recipe key")

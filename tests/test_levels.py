@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"doctor", "publish"},
     {"augment", "corrupt", "loops", "optimizer", "prepare", "teacher"},
     {"solving"},
-    {"chain_sets", "cluster", "serve", "trainer"},
+    {"chain_sets", "cluster", "serve", "smoke", "trainer"},
     {"recipe"},
     {"assemble"},
     {"train", "evaluate"},

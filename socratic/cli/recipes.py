@@ -17,6 +17,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/gsm8k-smollm2.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as training.epochs=1.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder of all stages; runs/NAME if unset.")] = None,
+    smoke: Annotated[bool, typer.Option(help="The whole way at the smallest size, on bundled problems.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and what is done; run nothing.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -25,8 +26,8 @@ def run(
     from socratic.pipeline import make_plan, run_plan
     from socratic.recipe import read_recipe
 
-    read = read_recipe(recipe, parse_overrides(overrides or []))
-    plan = make_plan(read, out_dir or Path("runs") / recipe.stem, data_dir)
+    read = read_recipe(recipe, parse_overrides(overrides or []), smoke)
+    plan = make_plan(read, out_dir or Path("runs") / f"{recipe.stem}{'-smoke' * smoke}", data_dir)
     if dry_run and as_json:
         print_json([{"stage": s.name, "folder": str(s.folder), "done": s.done} for s in plan.stages])
         return

@@ -1,0 +1,48 @@
+"""A recipe at its smallest size: the whole way in seconds, on the bundled problems, with students made of nothing.
+
+What comes of it says that a recipe runs, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SMALL: dict[str, Any] = {
+    "data": "stories",
+    "chains": None,
+    "splits": ["test"],
+    "limit": 2,
+    "seeds": [0],
+    "student": "scratch:llama-mini",
+    "samples": 1,
+    "calculator": [True],
+    "training": {"max_steps": 2, "batch_size": 2, "limit": 16, "dev_limit": 2, "compile": False},
+    "solving": {"max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16},
+}
+_MOST = {"rounds": 1, "folds": 2, "samples": 2}
+_OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
+
+
+def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """``recipe``, as YAML has it, made small; what stands below its key ``smoke`` goes over that, entry by entry."""
+    own = recipe.get("smoke") or {}
+    small = _at_most({**recipe, **_SMALL})
+    small["students"] = {
+        name: {key: value for key, value in student.items() if key not in _OWN}
+        for name, student in small.get("students", {}).items()
+    }
+    small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
+    for key, value in own.items():
+        small[key] = {**small[key], **value} if isinstance(value, dict) and isinstance(small.get(key), dict) else value
+    return small
+
+
+def _at_most(value: Any) -> Any:
+    """``value`` with every count among `_MOST`, at any depth, no larger than there."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: min(inner, _MOST[key]) if key in _MOST and isinstance(inner, int) else _at_most(inner)
+        for key, inner in value.items()
+    }
