@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
+from socratic.chain_sets import MAKERS
 from socratic.cli import app
 from socratic.config import Settings
 from socratic.prepare import TrainSettings
-from socratic.recipe import ArmSpec, Recipe, StudentSpec
+from socratic.recipe import ArmSpec, Recipe, SamplingSpec, SetSpec, StudentSpec
 from socratic.solving import SolveSettings
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.teach import TeachSettings
@@ -64,20 +65,38 @@ GROUPS: list[tuple[str, str, str, type[Settings], tuple[str, ...]]] = [
         AskSettings,
         ("teach",),
     ),
-    ("Recipe", "The keys of a recipe, for `socratic run` and `socratic demo`.", "comparing.md", Recipe, ()),
+    ("Recipe", "The keys of a recipe, for `socratic run` and `socratic demo`.", "recipes.md", Recipe, ()),
     (
         "A student of a recipe",
         "One entry below `students`; all training settings may stand beside these.",
-        "comparing.md",
+        "recipes.md",
         StudentSpec,
         (),
     ),
     (
         "An arm of a recipe",
         "One entry below `arms`; all solving settings may stand beside these.",
-        "comparing.md",
+        "recipes.md",
         ArmSpec,
         (),
+    ),
+    (
+        "A sampling of a recipe",
+        "One entry below `samplings`; all solving settings may stand beside these.",
+        "recipes.md",
+        SamplingSpec,
+        (),
+    ),
+    (
+        "A set of a recipe",
+        "One entry below `sets`; beside these stand the settings of what `make` names.",
+        "recipes.md",
+        SetSpec,
+        (),
+    ),
+    *(
+        (f"A set made by {name}", f"Beside `make: {name}`.", "recipes.md", maker.settings, ())
+        for name, maker in MAKERS.items()
     ),
 ]
 

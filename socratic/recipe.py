@@ -135,8 +135,8 @@ class _Loader(yaml.SafeLoader):
 def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -> Recipe:
     """The recipe in ``path``; ``overrides`` name keys by their path, as ``training.epochs``.
 
-    With ``small`` it is brought to its smallest size first (`smoke`). Raises `UserError` for a file that is no recipe and
-    for every unknown key, naming the nearest known one.
+    With ``small`` it is brought to its smallest size first (`smoke`). Raises `UserError` for a file that is no recipe
+    and for every unknown key, naming the nearest known one.
     """
     try:
         values = yaml.load(path.read_bytes(), _Loader)
