@@ -22,6 +22,7 @@ from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, sampling_folds, sampling_of, set_of, student_of
 from socratic.report.compare import Comparison, compare
+from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings
 from socratic.stages import CHAINS, EvaluateStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
@@ -80,6 +81,17 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
         }
         store.write_json(plan.out / "comparison.json", {name: one.to_json() for name, one in compared.items()})
         return compared
+
+
+def curves(plan: Plan, compared: Mapping[str, Comparison]) -> list[Plot]:
+    """The recipe's curves, one of each comparison."""
+    plots = []
+    for name, curve in plan.recipe.curves.items():
+        for where, comparison in compared.items():
+            rows = {row.name: row for row in comparison.rows}
+            lines = {line: [(x, rows[arm]) for x, arm in sorted(arms.items())] for line, arms in curve.lines.items()}
+            plots.append(curve_plot(f"{name}, {where}", curve.x, lines))
+    return plots
 
 
 def _do(plan: Plan, console: Console) -> None:

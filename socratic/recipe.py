@@ -78,6 +78,18 @@ class ArmSpec(Settings):
         return {place: name for place in PLACES if (name := getattr(self, place)) is not None}
 
 
+class CurveSpec(Settings):
+    """A plot of arms that differ in a number."""
+
+    x: str = Field(description="what the number is")
+    lines: dict[str, dict[float, str]] = Field(min_length=1, description="of each line the arms, by their numbers")
+
+    @field_validator("lines", mode="before")
+    @classmethod
+    def _numbers(cls, lines: dict[str, dict[Any, str]]) -> dict[str, dict[float, str]]:
+        return {line: {float(number): arm for number, arm in arms.items()} for line, arms in lines.items()}
+
+
 class SamplingSpec(ArmSpec):
     """An arm whose traces chains are made of, before other students are trained."""
 
@@ -111,6 +123,7 @@ class Recipe(Settings):
         min_length=1, description="what is compared, by name; the first is the baseline"
     )
 
+    curves: dict[str, CurveSpec] = Field(default={}, description="plots of arms that differ in a number, by name")
     smoke: dict[str, Any] = Field(default={}, description="what else --smoke changes")
 
     @field_validator("splits", "seeds", "calculator")
@@ -150,8 +163,8 @@ def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -
         values = smoke(values)
     for name, value in overrides.items():
         _override(values, name, value)
-    recipe = Recipe.parse(values, "recipe key")
-    recipe = recipe.model_copy(update={kind: _rounds(getattr(recipe, kind), recipe.rounds) for kind in _NAMED})
+    rounds = Recipe.parse(values, "recipe key").rounds
+    recipe = Recipe.parse(_repeated(values, rounds), "recipe key")
     for kind in _NAMED:
         for name in getattr(recipe, kind):
             if not re.fullmatch(r"[\w.-]*\w", name):
@@ -160,13 +173,13 @@ def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -
     return recipe
 
 
-def _rounds(entries: Mapping[str, Any], rounds: int) -> dict[str, Any]:
-    """``entries``, those with ``$round`` in their name last, once for each round from 1."""
-    repeated = {name: value for name, value in entries.items() if "$round" in name}
-    made: dict[str, Any] = {}
-    for number in range(1, rounds + 1):
-        made |= {_filled(name, number): _filled(value, number) for name, value in repeated.items()}
-    return {name: value for name, value in entries.items() if name not in repeated} | made
+def _repeated(value: Any, rounds: int) -> Any:
+    """``value`` with every entry, at any depth, whose key has ``$round`` once for each round, behind the others."""
+    if not isinstance(value, dict):
+        return value
+    rest = {key: _repeated(inner, rounds) for key, inner in value.items() if "$round" not in str(key)}
+    again = {key: inner for key, inner in value.items() if key not in rest}
+    return rest | {_filled(k, n): _filled(v, n) for n in range(1, rounds + 1) for k, v in again.items()}
 
 
 def _filled(value: Any, number: int) -> Any:
@@ -246,6 +259,12 @@ def _check(recipe: Recipe) -> None:
         sampling, solving = sampling_of(recipe, name, 0)
         _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
         _check_folds(f"samplings.{name}", sampling_folds(recipe, sampling), sampling.models.values(), specs)
+    for name, curve in recipe.curves.items():
+        for arms in curve.lines.values():
+            for arm_name in arms.values():
+                if arm_name not in recipe.arms:
+                    meant = nearest(arm_name, recipe.arms)
+                    raise UserError(f"curves.{name} names {arm_name!r}, which is no arm; did you mean {meant!r}?")
 
 
 def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:

@@ -110,6 +110,15 @@ def test_rounds_repeat_what_has_them_in_its_name(tmp_path: Path) -> None:
     assert recipe.students["cot-2"] == {"role": "cot", "student": "cot-1"}
 
 
+def test_a_curve_has_the_arms_against_their_numbers(tmp_path: Path) -> None:
+    lines = {"both": {0.5: "cot", "2": "pair"}, "one": {0.5: "cot"}}
+    plan = plan_of(tmp_path, curves={"size": {"x": "size", "lines": lines}})
+    [plot] = pipeline.curves(plan, run_plan(plan, quiet()))
+    assert plot.name == "size, longer, calculator on"
+    assert [row[:2] for row in plot.rows] == [("both", "0.5"), ("both", "2"), ("one", "0.5")]
+    assert plot.png()[:4] == b"\x89PNG"
+
+
 def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
     small = {"arms": {"cot": RECIPE["arms"]["cot"]}, "students": {"cot": RECIPE["students"]["cot"]}}
     recipe = read_recipe(write(tmp_path, **small), {"seeds": [0, 1], "calculator": [True, False]})
@@ -144,6 +153,7 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"sets": {"more": {"make": "augment", "kinds": ["vary"], "copy": 1}}}, "'copy' in sets.more.*mean 'copies'"),
         ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),
         ({"students.qg.folds": 4}, "students.qg goes by folds=4 and base by folds=None; give both the same"),
+        ({"curves": {"c": {"x": "n", "lines": {"l": {1: "pari"}}}}}, "curves.c names 'pari', which is no arm.*'pair'"),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],

@@ -23,8 +23,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and compare as a recipe says; what is done already, and has not changed, is not done again."""
-    from socratic.pipeline import make_plan, run_plan
+    from socratic.pipeline import curves, make_plan, run_plan
     from socratic.recipe import read_recipe
+    from socratic.store import atomic_write
 
     read = read_recipe(recipe, parse_overrides(overrides or []), smoke)
     plan = make_plan(read, out_dir or Path("runs") / f"{recipe.stem}{'-smoke' * smoke}", data_dir)
@@ -42,12 +43,19 @@ def run(
         out.print(table)
         return
     compared = run_plan(plan, err)
+    drawn = curves(plan, compared)
+    for plot in drawn:
+        atomic_write(plan.out / "plots" / f"{plot.name}.png", plot.png())
     if as_json:
         print_json({name: comparison.to_json() for name, comparison in compared.items()})
         return
     for name, comparison in compared.items():
         out.rule(Text(visible(name)))
         out.print(comparison.table())
+    for plot in drawn:
+        out.print(plot.table())
+    if drawn:
+        err.print(f"the plots are in {visible(str(plan.out / 'plots'))}", soft_wrap=True)
 
 
 def demo(

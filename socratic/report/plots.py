@@ -14,12 +14,13 @@ from socratic.evaluate import Run
 from socratic.report.compare import Comparison, Row, run_names
 from socratic.report.figures import COLOURS, Series, bars_figure, inline, label, panels_figure, points_figure, style
 from socratic.report.interventions import Effect
-from socratic.report.tables import percent
+from socratic.report.tables import new_table, percent, text
 from socratic.report.training import Curve
 from socratic.types import Chain, Score, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 _FEW = 10  # problems
 _COSTS = (
@@ -62,6 +63,14 @@ class Plot:
     rows: tuple[tuple[str, ...], ...]
     figure: Figure
 
+    def table(self) -> Table:
+        """The numbers in it, for the terminal."""
+        first, *others = self.columns
+        made = new_table(self.title, others, first)
+        for cells in self.rows:
+            made.add_row(*map(text, cells))
+        return made
+
     def svg(self) -> str:
         """For a page whose policy refuses style attributes; black is the page's ``currentColor``."""
         buffer = io.StringIO()
@@ -102,6 +111,26 @@ def draw(
         if curves:
             plots.append(_curves_plot(curves))
     return plots
+
+
+def curve_plot(name: str, x: str, lines: Mapping[str, Sequence[tuple[float, Row]]]) -> Plot:
+    """Right answers of arms (of the majority where there are several samples) against what they differ in, ``x``."""
+    series, rows = [], []
+    for place, (line, points) in enumerate(lines.items()):
+        xs = [value for value, _ in points]
+        rates = [row.metrics["majority"] or row.metrics["correct"] for _, row in points]
+        ys, lows, highs = ([100 * rate[key] for rate in rates] for key in ("rate", "low", "high"))
+        series.append(Series(line, place, xs, ys, lows, highs))
+        for (value, row), rate in zip(points, rates, strict=True):
+            cells = (percent(rate[key]) for key in ("rate", "low", "high"))
+            rows.append((label(line), f"{value:g}", *cells, f"{len(row.runs)}"))
+    title = f"Right answers against {x}"
+    positive = [value for one in series for value in one.xs if value > 0]
+    is_log = all(value > 0 for one in series for value in one.xs) and max(positive) > 10 * min(positive)
+    with style(""):
+        figure = points_figure(title, x, "right, %", series, log=is_log)
+    columns = ("line", x, "right, %", "low", "high", "runs")
+    return Plot(name, title, "Bars: 95 % intervals.", columns, tuple(rows), figure)
 
 
 def _cost_plot(arms: Sequence[Arm], name: str, axis: str, metric: str | None, form: str) -> Plot | None:
