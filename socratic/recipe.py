@@ -160,6 +160,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe; it has to hold keys such as data, students and arms")
     if small:
+        Recipe.parse(values, "recipe key")
         values = smoke(values)
     for name, value in overrides.items():
         _override(values, name, value)

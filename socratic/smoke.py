@@ -27,7 +27,7 @@ _OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
 def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """``recipe``, as YAML has it, made small; what stands below its key ``smoke`` goes over that, entry by entry."""
     own = recipe.get("smoke") or {}
-    small = _at_most({**recipe, **_SMALL})
+    small: dict[str, Any] = _at_most({**recipe, **_SMALL})
     small["students"] = {
         name: {key: value for key, value in student.items() if key not in _OWN}
         for name, student in small.get("students", {}).items()
