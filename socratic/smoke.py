@@ -29,13 +29,23 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     own = recipe.get("smoke") or {}
     small: dict[str, Any] = _at_most({**recipe, **_SMALL})
     small["students"] = {
-        name: {key: value for key, value in student.items() if key not in _OWN}
-        for name, student in small.get("students", {}).items()
+        name: {key: _bundled(key, value) for key, value in student.items() if key not in _OWN}
+        for name, student in small["students"].items()
+    }
+    small["sets"] = {
+        name: {key: _bundled(key, value) for key, value in made.items()} for name, made in small.get("sets", {}).items()
     }
     small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
     for key, value in own.items():
         small[key] = {**small[key], **value} if isinstance(value, dict) and isinstance(small.get(key), dict) else value
     return small
+
+
+def _bundled(key: str, value: Any) -> Any:
+    """``value`` with other data sets' chains, of which nothing is bundled, as the bundled ones."""
+    if key not in ("chains", "of"):
+        return value
+    return list(dict.fromkeys("gold" if name.startswith("gold:") else name for name in value))
 
 
 def _at_most(value: Any) -> Any:
