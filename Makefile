@@ -5,13 +5,17 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test smoke lint docs clean
 
 demo: .venv/installed
 	$(BIN)/socratic demo $(DEMO_ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# Every recipe at its smallest size.
+smoke: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m smoke tests/test_smoke.py $(PYTEST_ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check socratic tests benchmarks data docs notebooks
