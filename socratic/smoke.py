@@ -1,6 +1,6 @@
-"""A recipe at its smallest size: the whole way in seconds, on the bundled problems, with students made of nothing.
+"""A recipe at its smallest size: the whole way in seconds, on bundled problems, with students made of nothing.
 
-What comes of it says that a recipe runs, and nothing else.
+What comes of it says that a recipe runs, and nothing else: its test problems are those it trains on.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from socratic.store import shipped
+
 _SMALL: dict[str, Any] = {
-    "data": "stories",
+    "data": str(shipped("data") / "stories" / "unseen.jsonl"),
     "chains": None,
     "splits": ["test"],
     "limit": 2,
@@ -17,6 +19,7 @@ _SMALL: dict[str, Any] = {
     "student": "scratch:llama-mini",
     "samples": 1,
     "calculator": [True],
+    "jobs": 1,
     "training": {"max_steps": 2, "batch_size": 2, "limit": 16, "dev_limit": 2, "compile": False},
     "solving": {"max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16},
 }
