@@ -30,7 +30,7 @@ LEVELS: list[set[str]] = [
     {"__init__"},
     {"progress"},
     {"pipeline", "tutor"},
-    {"demo", "learner"},
+    {"demo", "demo_real", "learner"},
     {"cli"},
     {"__main__"},
 ]

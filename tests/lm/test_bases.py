@@ -16,10 +16,11 @@ from test_train import fit
 from test_trainer import save_tiny
 
 from socratic.lm import bases, load
-from socratic.lm.bases import Source, fetch_base, find_base, is_hub_id, kept_folder
+from socratic.lm.bases import SOURCES, Source, fetch_base, find_base, is_hub_id, kept_folder
 from socratic.lm.checkpoint import Base
 from socratic.lm.export import export_gguf
 from socratic.lm.load import load_pretrained, load_student
+from socratic.store import hash_file
 from socratic.types import UserError
 
 CONTENT = b"the weights"
@@ -146,3 +147,7 @@ def test_a_known_base_is_dequantized_once(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert torch.equal(logits(before.model), logits(again.model))
     text = "Problem: Zoë sells 12 clips."
     assert before.tokenizer(text).input_ids == again.tokenizer(text).input_ids
+
+
+def test_smollm2_is_the_base_that_is_fetched(smollm2_gguf: Path) -> None:
+    assert SOURCES[hash_file(smollm2_gguf)].name == "SmolLM2-135M-Instruct.Q4_1.gguf"
