@@ -1,4 +1,4 @@
-"""Students and data sets to the Hub, each with its card.
+"""Students and data sets to the Hub, each with its card, and adapters made ready to be shared.
 
 The token is the one that `hf auth login` keeps or ``HF_TOKEN`` holds; it is neither read nor written here.
 """
@@ -13,6 +13,7 @@ from typing import Literal
 
 from socratic.lm.bases import is_hub_id
 from socratic.lm.checkpoint import CARD, README, Base, check_is_student, is_checkpoint, read_card
+from socratic.lm.load import load_tokenizer
 from socratic.lm.model_card import model_card, teachers_terms
 from socratic.store import (
     atomic_write,
@@ -27,8 +28,6 @@ from socratic.store import (
 from socratic.types import Chain, UserError
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-
-
 _WEIGHTS, _CONFIG, _LOG = "adapter_model.safetensors", "adapter_config.json", "log.jsonl"
 
 
@@ -60,9 +59,8 @@ def share_adapter(student: Path, out: Path, model: str | None) -> None:
     if out.exists() and first_file(out):
         raise UserError(f"{out} is not empty; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    for name in files(student):
-        if "token" in name or name in ("chat_template.jinja", _LOG):
-            shutil.copy(student / name, out / name)
+    load_tokenizer(str(student)).save_pretrained(str(out))
+    shutil.copy(student / _LOG, out / _LOG)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(student / _WEIGHTS).items()}
     save_file(weights, out / _WEIGHTS, {"format": "pt"})
     write_json(out / _CONFIG, read_json(student / _CONFIG) | {"base_model_name_or_path": base.model or base.location})

@@ -90,9 +90,8 @@ def _demo_real(check: bool, as_json: bool) -> None:
             for name, of in found.items():
                 out.print(f"{name}: {of['same']} of {len(problems)} traces as committed, {of['right']} right")
         if differ := sorted({id for of in found.values() for id in of["differ"]}):
-            raise UserError(
-                f"the traces of {', '.join(differ)} are not those committed; see docs/students.md for reasons"
-            )
+            some = ", ".join(differ[:5]) + (", …" if len(differ) > 5 else "")
+            raise UserError(f"the traces of {some} are not those committed; see docs/students.md for reasons")
         return
     students, shown = demo_real.open_students(err), problems[: demo_real.SHOWN]
     if as_json:
