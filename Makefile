@@ -1,14 +1,17 @@
-# `make demo`, `make test`, `make lint` and `make docs` build .venv themselves, from requirements.lock and pyproject.toml alone.
+# `make demo`, `make demo-real`, `make test`, `make lint` and `make docs` build .venv themselves, from requirements.lock and pyproject.toml alone.
 PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
 
-.PHONY: demo test smoke lint docs clean
+.PHONY: demo demo-real test smoke lint docs clean
 
 demo: .venv/installed
 	$(BIN)/socratic demo $(DEMO_ARGS)
+
+demo-real: .venv/installed
+	$(BIN)/socratic demo --real $(DEMO_ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

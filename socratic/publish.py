@@ -1,20 +1,77 @@
-"""Students and data sets to the Hub, each with its card.
+"""Students and data sets to the Hub, each with its card, and adapters made ready to be shared.
 
 The token is the one that `hf auth login` keeps or ``HF_TOKEN`` holds; it is neither read nor written here.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from socratic.lm.model_card import teachers_terms
-from socratic.store import files, hash_file
+from socratic.lm.bases import is_hub_id
+from socratic.lm.checkpoint import CARD, README, Base, check_is_student, is_checkpoint, read_card
+from socratic.lm.load import load_tokenizer
+from socratic.lm.model_card import model_card, teachers_terms
+from socratic.store import (
+    atomic_write,
+    check_manifest,
+    files,
+    first_file,
+    hash_file,
+    read_json,
+    write_json,
+    write_manifest,
+)
 from socratic.types import Chain, UserError
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_WEIGHTS, _CONFIG, _LOG = "adapter_model.safetensors", "adapter_config.json", "log.jsonl"
+
+
+def share_adapter(student: Path, out: Path, model: str | None) -> None:
+    """Write the LoRA student in the folder ``student`` into the empty folder ``out``, to be shared.
+
+    Its weights become bf16, and nothing of it names a path of this machine: its base is known by name and SHA-256, and
+    as a form of ``model``, a Hub id. Raises `UserError` for a student that is not whole, no adapter, or stands on
+    another student.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    check_is_student(student)
+    if problem := check_manifest(student):
+        raise UserError(f"{student} is not a whole checkpoint ({problem}); train it again, or resume its training")
+    card = read_card(student)
+    location = Path(card.base.location)
+    if not card.adapter:
+        raise UserError(f"{student} is a full model and no adapter; give a name that ends in .gguf, or push it")
+    if is_checkpoint(location):
+        raise UserError(f"{student} stands on the student {location}; merge it, and export that as a .gguf file")
+    base = card.base
+    if not is_hub_id(base.location):
+        model = model or base.model
+        if model is None or not is_hub_id(model):
+            raise UserError(f"{location.name} is a form of a model on the Hub; give its id with --base-model")
+        base = Base(location=location.name, sha256=base.sha256, model=model)
+    if out.exists() and first_file(out):
+        raise UserError(f"{out} is not empty; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    load_tokenizer(str(student)).save_pretrained(str(out))
+    shutil.copy(student / _LOG, out / _LOG)
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(student / _WEIGHTS).items()}
+    save_file(weights, out / _WEIGHTS, {"format": "pt"})
+    write_json(out / _CONFIG, read_json(student / _CONFIG) | {"base_model_name_or_path": base.model or base.location})
+    data = card.data | {"source": Path(str(card.data.get("source"))).name}
+    settings = card.settings | {
+        "partner": Path(card.settings["partner"]).name if card.settings.get("partner") else None
+    }
+    shared = card.model_copy(update={"base": base, "data": data, "settings": settings})
+    write_json(out / CARD, shared.model_dump())
+    atomic_write(out / README, model_card(out.name, shared).encode("utf-8", "replace"))
+    write_manifest(out, (README,))
 
 
 def push_student(folder: Path, repo: str) -> str:

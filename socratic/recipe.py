@@ -60,7 +60,7 @@ class StudentSpec(Settings):
 class SetSpec(Settings):
     """Chains made on the way; further keys are settings of what makes them."""
 
-    make: Literal["augment"] = Field(description="what makes them")
+    make: Literal["augment", "corrupt", "harvest"] = Field(description="what makes them")
     of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
 
 

@@ -200,7 +200,11 @@ def _train(
 
 def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) -> str:
     """The same for trainings that differ in their seed alone, and in that of the students they start from."""
-    origin = start.before.recipe if start.before and start.before.recipe else start.student.base.model_dump()
+    origin = (
+        start.before.recipe
+        if start.before and start.before.recipe
+        else start.student.base.model_dump(exclude={"model"})
+    )
     partner = settings.partner
     if partner and is_checkpoint(Path(partner)):
         partner = read_card(Path(partner)).recipe

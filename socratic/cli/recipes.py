@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from socratic.cli.shared import AsJson, DataDir, columns_table, err, out, print_json, print_pairs
+from socratic.cli.screen import Screen
+from socratic.cli.shared import AsJson, DataDir, columns_table, err, out, print_json, print_pairs, typed_problem
 from socratic.config import parse_overrides
 from socratic.report import visible
+from socratic.types import UserError
 
 
 def run(
@@ -61,14 +64,61 @@ def run(
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of students and runs.")] = Path("runs/demo"),
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, key=value.")] = None,
+    real: Annotated[bool, typer.Option("--real", help="Train nothing: the committed SmolLM2 students solve.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="As --real: do they write the committed traces again?")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train five small students on bundled problems and compare them: no key, no download, no GPU, a few minutes."""
+    """Train five small students on bundled problems and compare them: no key, no download, no GPU, a few minutes.
+
+    With --real, students of SmolLM2-135M, whose weights are fetched once, solve bundled problems, then yours.
+    """
+    if real or check:
+        if overrides:
+            raise UserError(f"--set {overrides[0]} changes what is trained, and --real trains nothing; leave it out")
+        _demo_real(check, as_json)
+        return
     from socratic.demo import run_demo
 
     found = run_demo(out_dir, parse_overrides(overrides or []), None if as_json else out, err)
     if as_json:
         print_json(found)
+
+
+def _demo_real(check: bool, as_json: bool) -> None:
+    from socratic import demo_real
+
+    problems = demo_real.bundled_problems()
+    if check:
+        found = demo_real.check(demo_real.open_students(err, "cpu", "fp32"), problems, err)
+        if as_json:
+            print_json(found)
+        else:
+            for name, of in found.items():
+                out.print(f"{name}: {of['same']} of {len(problems)} traces as committed, {of['right']} right")
+        if differ := sorted({id for of in found.values() for id in of["differ"]}):
+            some = ", ".join(differ[:5]) + (", …" if len(differ) > 5 else "")
+            raise UserError(f"the traces of {some} are not those committed; see docs/students.md for reasons")
+        return
+    students, shown = demo_real.open_students(err), problems[: demo_real.SHOWN]
+    if as_json:
+        for solving in students.values():
+            for trace in solving.run((problem, 0) for problem in shown):
+                print_json(trace.to_json())
+        return
+    for problem in shown:
+        demo_real.show(out, problem, students)
+    screen = Screen(as_json=False)
+    while screen.is_typed:
+        try:
+            text = screen.read("Your problem (Enter alone ends): ")
+        except EOFError:
+            return
+        if not text.strip():
+            return
+        with suppress(KeyboardInterrupt):  # which stops this one
+            demo_real.show(out, typed_problem(text), students)
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:

@@ -35,6 +35,7 @@ from socratic.cli.shared import (
     Split,
     Temperature,
     check_out,
+    check_out_folder,
     check_utf8,
     column_names,
     complain,
@@ -140,16 +141,27 @@ def average(
 
 def export(
     student: Annotated[Path, typer.Argument(autocompletion=complete_models, help="Folder of a trained student.")],
-    out_file: Annotated[Path, typer.Option("--out", help="The file, such as student.gguf.")],
-    dtype: Annotated[str, typer.Option(help="f16, bf16 or f32.")] = "f16",
+    out_file: Annotated[Path, typer.Option("--out", help="The file, such as student.gguf, or an adapter's folder.")],
+    dtype: Annotated[str | None, typer.Option(help="Of a file: f16 (if unset), bf16 or f32.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Of a folder: Hub id of the model that the base is.")] = None,
 ) -> None:
-    """Write a trained student as a GGUF file, which llama.cpp and `socratic` itself load."""
+    """Write a trained student as a GGUF file, which llama.cpp and `socratic` itself load, or an adapter to be shared.
+
+    The adapter's folder holds bf16 weights, and no path of this machine.
+    """
     from socratic.lm.export import export_gguf
     from socratic.lm.load import hush_transformers
+    from socratic.publish import share_adapter
 
+    if not out_file.suffix and dtype is None:
+        check_out_folder(out_file)
+        share_adapter(student, out_file, base_model)
+        return
+    if base_model is not None:
+        raise UserError(f"--base-model {base_model} is for an adapter's folder, and {out_file} is a file; leave it out")
     check_out(out_file)
     hush_transformers()
-    export_gguf(student, out_file, dtype)
+    export_gguf(student, out_file, dtype or "f16")
 
 
 def solve(

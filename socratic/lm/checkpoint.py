@@ -26,11 +26,13 @@ README = "README.md"
 class Base(Settings):
     """The model a student was trained from: where it lay and what it held, so that an adapter finds it again.
 
-    ``sha256`` is of its weights, or the commit of a Hub repository.
+    ``sha256`` is of its weights, or the commit of a Hub repository. ``model`` is the Hub id of the model whose
+    quantized or copied weights they are, where the student is shared and ``location`` is a mere name.
     """
 
     location: str
     sha256: str | None
+    model: str | None = None
 
 
 class Card(Settings):

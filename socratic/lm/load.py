@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import tempfile
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from socratic.lm.base import LM
+from socratic.lm.bases import SOURCES, find_base, kept_folder
 from socratic.lm.checkpoint import (
     CARD,
     Base,
@@ -120,15 +124,16 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         return load_pretrained(str(folder), dtype), card
     import peft
 
-    location = Path(card.base.location)
-    on_student = is_checkpoint(location)  # which may itself be an adapter
-    base = load_student(location, dtype)[0] if on_student else load_pretrained(card.base.location, dtype)
+    location = find_base(card.base, folder)
+    on_student = is_checkpoint(Path(location))  # which may itself be an adapter
+    base = load_student(Path(location), dtype)[0] if on_student else load_pretrained(location, dtype, tokenizer)
     if base.base.sha256 != card.base.sha256:
         raise UserError(
-            f"the base of {folder}, {card.base.location}, is not the one it was trained on (its sha256 differs); "
-            "restore that file"
+            f"the base of {folder}, {location}, is not the one it was trained on (its sha256 is not "
+            f"{card.base.sha256}); restore that file"
         )
-    merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's use of transformers
+        merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
     record = Base(location=str(folder.resolve()), sha256=hash_json([base.base.sha256, _hash_weights(folder)]))
     return Pretrained(merged, tokenizer, record), card
 
@@ -154,28 +159,35 @@ def merge(adapter: Path, out: Path) -> Card:
     return merged
 
 
-def load_pretrained(model: str, dtype: Any) -> Pretrained:
-    """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code."""
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+def load_pretrained(model: str, dtype: Any, tokenizer: Any = None) -> Pretrained:
+    """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code.
 
+    ``tokenizer``, where given, spares reading the model's own.
+    """
     path = Path(model)
     if model.startswith("scratch:"):
         raise UserError(f"{model} knows nothing yet; train it, and give the trained student's folder")
     if path.suffix == ".gguf":
-        return _load_gguf(path, dtype)
+        return _load_gguf(path, dtype, tokenizer)
+    loaded = _load_safetensors(model, dtype)
+    digest = _hash_weights(path) if path.is_dir() else getattr(loaded.config, "_commit_hash", None)
+    location = str(path.resolve()) if path.is_dir() else model
+    return Pretrained(loaded, tokenizer or load_tokenizer(model), Base(location=location, sha256=digest))
+
+
+def _load_safetensors(model: str, dtype: Any) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
     try:
         config = AutoConfig.from_pretrained(model)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        loaded = auto.from_pretrained(model, dtype=dtype, use_safetensors=True)
+        return auto.from_pretrained(model, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f"{model!r} cannot be loaded ({reason}); give a folder with safetensors, a Hub id or a .gguf file"
         ) from None
-    digest = _hash_weights(path) if path.is_dir() else getattr(config, "_commit_hash", None)
-    location = str(path.resolve()) if path.is_dir() else model
-    return Pretrained(loaded, load_tokenizer(model), Base(location=location, sha256=digest))
 
 
 def load_tokenizer(model: str) -> Any:
@@ -212,7 +224,7 @@ def _gguf_tokenizer(path: Path, fields: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _load_gguf(path: Path, dtype: Any) -> Pretrained:
+def _load_gguf(path: Path, dtype: Any, tokenizer: Any) -> Pretrained:
     """A dequantized GGUF as a plain model; one that `socratic.lm.export` wrote as the student it was."""
     import gguf
 
@@ -220,6 +232,9 @@ def _load_gguf(path: Path, dtype: Any) -> Pretrained:
 
     if not path.is_file():
         raise UserError(f"there is no file {path}; give the path of a .gguf file")
+    base = Base(location=str(path.resolve()), sha256=hash_file(path))
+    if base.sha256 in SOURCES and (plain := _plain_copy(path, kept_folder(base.sha256))):
+        return Pretrained(_load_safetensors(str(plain), dtype), tokenizer or load_tokenizer(str(plain)), base)
     card = None
     try:
         reader = gguf.GGUFReader(str(path))  # which takes seconds
@@ -236,8 +251,28 @@ def _load_gguf(path: Path, dtype: Any) -> Pretrained:
         raise UserError(f"{path} cannot be read as GGUF ({reason})") from None
     if card is not None:
         check_end(card, tokenizer, path)
-    base = Base(location=str(path.resolve()), sha256=hash_file(path))
     return Pretrained(model.eval(), tokenizer, base, card)
+
+
+def _plain_copy(path: Path, folder: Path) -> Path | None:
+    """The folder below ``folder`` that holds the GGUF's model in fp32, made where it is missing; None without room.
+
+    Dequantizing takes most of a minute, and reading the copy a second.
+    """
+    import torch
+
+    plain = folder / "plain"
+    if not plain.is_dir():
+        tokenizer = load_gguf_tokenizer(path)
+        model = _foreign_gguf(path, torch.float32, tokenizer)
+        with suppress(OSError):  # no room, or another process was faster
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+                made = Path(scratch) / plain.name
+                model.save_pretrained(str(made))
+                tokenizer.save_pretrained(str(made))
+                made.rename(plain)
+    return plain if plain.is_dir() else None
 
 
 def _foreign_gguf(path: Path, dtype: Any, tokenizer: Any) -> Any:

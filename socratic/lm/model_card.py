@@ -47,13 +47,15 @@ def model_card(name: str, card: Card) -> str:
     from huggingface_hub import ModelCardData
 
     on_hub = not Path(card.base.location).exists() and card.base.location.count("/") == 1
+    model = card.base.location if on_hub else card.base.model
     metadata = ModelCardData(
-        base_model=card.base.location if on_hub else None,
+        base_model=model,
         library_name="peft" if card.adapter else "transformers",
         tags=["socratic", card.role],
     )
     rows = {
         "base": card.base.location if on_hub else Path(card.base.location).name,
+        "which is a form of": None if on_hub else card.base.model,
         "base's SHA-256, or commit": card.base.sha256,
         "parameters": f"{card.parameters:,}",
         "kind": "LoRA adapter" if card.adapter else "full model",
@@ -106,5 +108,6 @@ def _transcript(card: Card) -> str:
 
 def _plain_use(card: Card) -> str:
     if card.adapter:
-        return "Without `socratic`, load it with `peft`, and end at the end token above."
+        other = f", which {card.base.model} itself is not," if card.base.model else ","
+        return f"Without `socratic`, load it with `peft` on the base above{other} and end at the end token above."
     return "Without `socratic`, `AutoModelForCausalLM` loads it, and `generate` writes one slot behind its marker."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from socratic.calculator import Mark, checked
@@ -30,6 +33,8 @@ _LABELS = {
 _CALCULATES = ("answer", "cot", "gold")
 _STYLES = {"question": "cyan", "final": "bold"}
 _RIGHT, _WRONG = "green", "red"
+_COLUMN = 36
+"""Characters that a column of `paint_beside` takes at least."""
 _HELD = 200
 """Characters after which a word or mark that does not end is shown all the same."""
 _UNFINISHED = re.compile(r"(?:<<[^<>]*>>|(?!<<)\S)*+(?:<<[^<>]*>?)?\Z")
@@ -124,6 +129,44 @@ def paint_solution(console: Console, problem: Problem, events: Iterable[Event]) 
     """A problem and its solution as it is written, numbered steps, then why it stopped and what it took."""
     paint(console, "problem", shown_problem(problem))
     console.print()
+    _paint_events(console, events)
+
+
+def paint_beside(console: Console, problem: Problem, solutions: Mapping[str, Iterable[Event]]) -> None:
+    """A problem and several solutions of it, by name, one written after the other.
+
+    They stand in columns on a terminal that is wide enough, else below each other.
+    """
+    paint(console, "problem", shown_problem(problem))
+    width = console.width // len(solutions) - 2
+    if not console.is_terminal or width < _COLUMN:
+        for name, events in solutions.items():
+            console.print(Text(f"\n{visible(name)}", "bold"))
+            _paint_events(console, events)
+        return
+    written = {name: StringIO() for name in solutions}
+
+    def beside() -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in written:
+            table.add_column(Text(visible(name)), width=width)
+        table.add_row(*(Text.from_ansi(column.getvalue()) for column in written.values()))
+        return table
+
+    console.print()
+    with Live(console=console, auto_refresh=False) as live:
+
+        def shown(events: Iterable[Event]) -> Iterator[Event]:
+            for event in events:
+                live.update(beside(), refresh=True)
+                yield event
+
+        for name, events in solutions.items():
+            _paint_events(Console(file=written[name], width=width, force_terminal=True), shown(events))
+        live.update(beside(), refresh=True)
+
+
+def _paint_events(console: Console, events: Iterable[Event]) -> None:
     number, slot = 0, None
     for event in events:
         if event.trace is not None:
