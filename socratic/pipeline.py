@@ -99,6 +99,8 @@ def _do(plan: Plan, console: Console) -> None:
 
     @cache
     def load(source: str, split: str) -> list[Chain]:
+        if Path(source).name == CHAINS and not Path(source).stat().st_size:
+            return []  # a set may be empty
         return load_chains(source, split, plan.data_dir)
 
     numbers: dict[Stage, str] = {

@@ -160,12 +160,12 @@ def read_recipe(path: Path, overrides: Mapping[str, Any], small: bool = False) -
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe; it has to hold keys such as data, students and arms")
     if small:
-        Recipe.parse(values, "recipe key")
+        Recipe.parse(_repeated(values, 1), "recipe key")
         values = smoke(values)
     for name, value in overrides.items():
         _override(values, name, value)
-    rounds = Recipe.parse(values, "recipe key").rounds
-    recipe = Recipe.parse(_repeated(values, rounds), "recipe key")
+    rounds = values.get("rounds")
+    recipe = Recipe.parse(_repeated(values, rounds if isinstance(rounds, int) else 0), "recipe key")
     for kind in _NAMED:
         for name in getattr(recipe, kind):
             if not re.fullmatch(r"[\w.-]*\w", name):

@@ -77,8 +77,6 @@ class SetStage(Stage):
         """Make them, and say how many there are."""
         with console.status(f"{number} {self.name}"):
             chains = self.make()
-        if not chains:
-            raise UserError(f"{self.name}: no chain came of it; look at what it is made of, or make more of that")
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
         console.print(f"{number} {self.name}: {len(chains):,} chains", soft_wrap=True)
 
