@@ -59,11 +59,11 @@ def test_numbers_beside_a_citation_are_looked_up(text: str, found: int) -> None:
 
 
 @pytest.fixture
-def raw() -> dict[str, Any]:
-    return copy.deepcopy(yaml.safe_load((DOCS / "published.yaml").read_text("utf-8")))  # type: ignore[no-any-return]
+def raw() -> Any:
+    return yaml.safe_load((DOCS / "published.yaml").read_text("utf-8"))
 
 
-def test_a_number_without_source_status_or_difference_is_refused(raw: dict[str, Any]) -> None:
+def test_a_number_without_source_status_or_difference_is_refused(raw: Any) -> None:
     for key, value in (("source", "nobody"), ("status", "heard"), ("status", None), ("differences", "much")):
         bad = copy.deepcopy(raw)
         bad["results"][0][key] = value

@@ -17,6 +17,8 @@ from socratic.report.paint import paint_solved
 from socratic.types import Chain, UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from socratic.evaluate import Run
 
 
@@ -45,11 +47,8 @@ def compare(
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
-    from socratic.report.compare import run_names
     from socratic.report.html import write_page
     from socratic.report.report import make_report, write_plots
-    from socratic.report.steps import judge, steps_table
-    from socratic.report.taxonomy import asked, asked_tables, errors_table, first_errors, shares
 
     if html:
         check_out(html, *(file for run in runs for file in run.glob("*") if file.suffix != ".html"))
@@ -60,21 +59,9 @@ def compare(
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [_gold_chains(run, data_dir) for run in with_gold]
-    reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
-    judged = steps_table(reports) if steps else None
-    tables = [judged] if judged else []
-    as_values: dict[str, Any] = {"steps": {name: one.to_json() for name, one in reports.items()}} if steps else {}
-    if errors:
-        named = list(zip(run_names(loaded), loaded, chains, strict=True))
-        found = {name: first_errors(run, gold) for name, run, gold in named}
-        questions = {name: asked(run, gold) for name, run, gold in named}
-        tables += [errors_table(found), *asked_tables(questions)]
-        as_values |= {
-            "errors": {name: shares(of_run) for name, of_run in found.items()},
-            "asked": {name: asdict(one) for name, one in questions.items()},
-        }
+    tables, as_values = _judged(loaded, chains, steps, errors)
     if html or plots:
-        report = make_report(loaded, comparison, chains[0], judged)
+        report = make_report(loaded, comparison, chains[0], tables[0] if steps else None)
         if html:
             write_page(html, report)
             err.print(f"the page is {visible(str(html))}", soft_wrap=True)
@@ -87,6 +74,30 @@ def compare(
         out.print(comparison.table())
         for table in tables:
             out.print(table)
+
+
+def _judged(
+    runs: list[Run], chains: list[dict[str, Chain]], steps: bool, errors: bool
+) -> tuple[list[Table], dict[str, Any]]:
+    """What --steps and --errors add to a comparison, as tables (that of the steps first) and as plain values."""
+    from socratic.report.compare import run_names
+    from socratic.report.steps import judge, steps_table
+    from socratic.report.taxonomy import asked, asked_tables, errors_table, first_errors, shares
+
+    tables: list[Table] = []
+    values: dict[str, Any] = {}
+    if steps:
+        reports = {str(run.path): judge(run, gold) for run, gold in zip(runs, chains, strict=True)}
+        tables.append(steps_table(reports))
+        values["steps"] = {name: report.to_json() for name, report in reports.items()}
+    if errors:
+        named = list(zip(run_names(runs), runs, chains, strict=True))
+        found = {name: first_errors(run, gold) for name, run, gold in named}
+        questions = {name: asked(run, gold) for name, run, gold in named}
+        tables += [errors_table(found), *asked_tables(questions)]
+        values["errors"] = {name: shares(of_run) for name, of_run in found.items()}
+        values["asked"] = {name: asdict(one) for name, one in questions.items()}
+    return tables, values
 
 
 def show(

@@ -5,7 +5,7 @@ order of the text, up to the first that leaves the gold chain. One stays on it w
 part of a sum or product there (``60*2`` where gold has ``3*2=6`` and ``60*6``), or one that the trace had before; if
 it states another result than its value, the error is ``arithmetic``. The first that leaves it is ``extra`` where
 gold's last result was reached before. Else it is set against the gold step, of those not made so far, that has the most
-numbers in common with it, then the same signs:
+numbers in common with it, then the most of those that the problem states, then the same signs:
 
 - ``extra`` where there is no number in common, or where both numbers and signs are others;
 - ``unit`` where a number of the gold step that the problem does not state, or 100, makes its value the gold step's;
@@ -27,12 +27,12 @@ from typing import Any, Literal, get_args
 
 from rich.table import Table
 
-from socratic.answers import sub_answer_value
+from socratic.answers import canonical, sub_answer_value
 from socratic.evaluate import Run
 from socratic.numerals import values
 from socratic.prompts import render_problem
 from socratic.report import visible
-from socratic.report.equations import Calculation, calculations, reachable
+from socratic.report.calculations import Calculation, calculations, reachable
 from socratic.report.tables import new_table, percent, text
 from socratic.types import Chain, Problem, Score, Step, Trace
 
@@ -62,7 +62,7 @@ def diagnose(problem: Problem, trace: Trace, score: Score, chain: Chain) -> Erro
         return "unparsed"
     gold = [*calculations(chain.steps)]
     stated = values(render_problem(problem))
-    last = Fraction(sub_answer_value(chain.answer) or 0)
+    last = Fraction(canonical(chain.answer, "number"))
     on_the_way = reachable(gold, stated) | {last, *_results(chain.steps)}
     reached: set[Fraction] = set()
     for made in calculations(trace.steps):
@@ -90,7 +90,12 @@ def _left(gold: Sequence[Calculation], reached: set[Fraction]) -> list[Calculati
 
 def _name(made: Calculation, left: Sequence[Calculation], stated: set[Fraction]) -> Error:
     """What a calculation is that leaves the gold chain, of which the steps ``left`` were not made."""
-    near = max(left, key=lambda step: ((made.numbers & step.numbers).total(), made.signs == step.signs), default=None)
+
+    def closeness(step: Calculation) -> tuple[int, int, bool]:
+        common = made.numbers & step.numbers
+        return common.total(), sum(number in stated for number in common), made.signs == step.signs
+
+    near = max(left, key=closeness, default=None)
     if near is None or not made.numbers & near.numbers:
         return "extra"
     factors = {number for number in near.numbers if number > 1} - stated | {Fraction(100)}

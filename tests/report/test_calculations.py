@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from socratic.report.equations import calculations, reachable
+from socratic.report.calculations import calculations, reachable
 from socratic.types import Step
 
 
