@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 
-.PHONY: demo demo-real test smoke lint docs clean
+.PHONY: demo demo-real test smoke lint docs results clean
 
 demo: .venv/installed
 	$(BIN)/socratic demo $(DEMO_ARGS)
@@ -27,6 +27,11 @@ lint: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+# Makes the tables of results/ and docs/ again from the committed traces; needs the data sets, as SOCRATIC_DATA or the Hub.
+results: .venv/installed
+	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/replication.py
 
 # --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.
 .venv/locked: requirements.lock

@@ -1,7 +1,8 @@
 """Solver x problems -> traces, scores, metrics, in a run folder that can be killed and continued at any point.
 
 A run folder holds ``config.yaml`` (the resolved settings), ``env.json``, ``problems.jsonl``, ``traces.jsonl`` (in order
-of completion), and once complete ``scores.jsonl`` (in order of the problems) and ``metrics.json``.
+of completion), and once complete ``scores.jsonl`` (in order of the problems) and ``metrics.json``. Of a run kept as in
+``results/``, ``config.yaml`` and ``traces.jsonl.gz`` are enough: the data set's problems are read and scored again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import yaml
 
 from socratic import answers, stats, store, versions
 from socratic.config import differences
+from socratic.tasks import load_problems
 from socratic.types import Problem, Score, ScoreReason, StopReason, Trace, UserError
 
 Resume = Literal["never", "if-possible", "always"]
 Metrics = dict[str, Any]
 Solve = Callable[[list[tuple[Problem, int]]], Iterator[Trace]]
 
+_KEPT = "traces.jsonl.gz"
 _NAMED = 3  # how many problem ids a message lists
 
 
@@ -103,8 +106,13 @@ def rescore(run: Path) -> Metrics:
         return _finish(run, loaded.problems, loaded.traces)
 
 
-def load_run(path: Path) -> Run:
-    """The run in folder ``path``, complete or not; raises `UserError` where it is no run or its files disagree."""
+def load_run(path: Path, data_dir: Path | str | None = None) -> Run:
+    """The run in folder ``path``, complete or not; raises `UserError` where it is no run or its files disagree.
+
+    ``data_dir`` is where the problems of a kept run are read, as `load_problems` takes it.
+    """
+    if (path / _KEPT).is_file() and not (path / "traces.jsonl").exists():
+        return _load_kept(path, data_dir)
     run = _load_unscored(path)
     if not (path / "metrics.json").exists():
         return run
@@ -275,11 +283,33 @@ def _load_unscored(path: Path) -> Run:
     return Run(path, config, problems, traces, (), None)
 
 
-def _finish(out: Path, problems: Sequence[Problem], traces: Sequence[Trace]) -> Metrics:
-    """Score complete ``traces`` and write scores and metrics."""
+def _load_kept(path: Path, data_dir: Path | str | None) -> Run:
+    """A kept run, which is complete."""
+    config = _read_config(_existing(path))
+    traces = list(store.read_records(path / _KEPT, Trace))
+    ids = {trace.problem_id for trace in traces}
+    data, split, scheme = (config.get(key) for key in ("data", "split", "split_scheme"))
+    if not (isinstance(data, str) and isinstance(split, str) and isinstance(scheme, str)):
+        raise UserError(f"{path / 'config.yaml'} does not name data, split and split_scheme; restore it")
+    found = load_problems(data, split, data_dir, split_scheme=scheme, columns=config.get("columns"))
+    problems = tuple(problem for problem in found if problem.id in ids)
+    pairs = {(problem.id, sample) for problem in problems for sample in range(config.get("samples", 1))}
+    if len(traces) != len(pairs) or {(t.problem_id, t.sample) for t in traces} != pairs:
+        raise UserError(f"{path / _KEPT} does not fit the problems of {data}; give the data that it was made with")
+    traces, scores = _scored(problems, traces)
+    return Run(path, config, problems, tuple(traces), tuple(scores), measure(traces, scores))
+
+
+def _scored(problems: Sequence[Problem], traces: Iterable[Trace]) -> tuple[list[Trace], list[Score]]:
+    """The traces in the order of their problems, and their scores."""
     order = {problem.id: i for i, problem in enumerate(problems)}
     ordered = sorted(traces, key=lambda t: (order[t.problem_id], t.sample))
-    scores = [score_trace(problems[order[trace.problem_id]], trace) for trace in ordered]
+    return ordered, [score_trace(problems[order[trace.problem_id]], trace) for trace in ordered]
+
+
+def _finish(out: Path, problems: Sequence[Problem], traces: Sequence[Trace]) -> Metrics:
+    """Score complete ``traces`` and write scores and metrics."""
+    ordered, scores = _scored(problems, traces)
     metrics = measure(ordered, scores)
     (out / "metrics.json").unlink(missing_ok=True)  # until both files are new, the run is not complete
     store.write_jsonl(out / "scores.jsonl", (score.to_json() for score in scores))

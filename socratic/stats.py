@@ -127,11 +127,12 @@ def pass_at(k: int, right: int, samples: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def krippendorff_alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:
-    """Agreement of raters beyond chance on ordered values, 1 for perfect, 0 for chance; None without variation.
+def krippendorff_alpha(ratings: Sequence[Sequence[float | None]], *, nominal: bool = False) -> float | None:
+    """Agreement of raters beyond chance, 1 for perfect, 0 for chance; None without variation.
 
     ``ratings`` [units, raters], None where a rater left a unit out; a unit with fewer than two ratings does not count.
-    Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability", with its metric for ordinal data.
+    Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability", with its metric for ordinal data, or the
+    ``nominal`` one, where any two different values are as far apart.
     """
     units = [[value for value in unit if value is not None] for unit in ratings]
     units = [unit for unit in units if len(unit) > 1]
@@ -145,7 +146,7 @@ def krippendorff_alpha(ratings: Sequence[Sequence[float | None]]) -> float | Non
                     coincidences[place[first], place[second]] += 1 / (len(unit) - 1)
     totals = coincidences.sum(axis=1)
     before = np.cumsum(totals) - totals / 2  # the middle rank of each value
-    distance = np.square(before[:, None] - before[None, :])
+    distance = 1 - np.eye(len(values)) if nominal else np.square(before[:, None] - before[None, :])
     expected = (np.outer(totals, totals) * distance).sum() / max(1.0, totals.sum() - 1)
     return float(1 - (coincidences * distance).sum() / expected) if expected else None
 

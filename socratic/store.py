@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import shlex
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +92,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_records(path: Path, cls: type[T], *, allow_torn_tail: bool = False) -> Iterator[T]:
-    """The lines of ``path`` as instances of the dataclass ``cls``, every field's type checked.
+    """The lines of ``path``, unpacked if it ends in .gz, as instances of the dataclass ``cls``, every field checked.
 
     ``allow_torn_tail`` leaves out a last line without its newline: one that is being written, or was cut by a kill.
     Raises `UserError` with file and line at anything else that is no such record.
@@ -293,7 +295,7 @@ def _objects(path: Path, allow_torn_tail: bool) -> Iterator[tuple[int, bytes, di
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from None
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_unpacked(path, file) if path.suffix == ".gz" else file, start=1):
             if not line.strip() or (allow_torn_tail and not line.endswith(b"\n")):
                 continue
             try:
@@ -305,6 +307,14 @@ def _objects(path: Path, allow_torn_tail: bool) -> Iterator[tuple[int, bytes, di
             if not isinstance(record, dict):
                 raise UserError(f"{path}:{number}: {line[:40]!r} is not a JSON object; correct that line")
             yield number, line, record
+
+
+def _unpacked(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        with gzip.open(file) as unpacked:
+            yield from unpacked
+    except (EOFError, OSError, zlib.error):
+        raise UserError(f"{path} is damaged: it is not a whole gzip file; restore it") from None
 
 
 def _cut_torn_tail(file: BinaryIO) -> None:

@@ -652,6 +652,26 @@ def test_rating_in_the_terminal(
     assert cli("rate", tmp_path / "run").code == 2
 
 
+def test_labelling_in_the_terminal(
+    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(lambda transcript, kind: "It is 2+2=<<2+2=4>>4." if kind != "question" else sure(transcript, kind))
+    run, labels = tmp_path / "run", tmp_path / "labels.jsonl"
+    cli("evaluate", chains, *PAIR, "--out", run)
+    lines = iter(["x", "?", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    result = cli("label", run, "--rater", "eve", "--out", labels)
+    assert result.code == 0
+    assert "How many does she sell?" in result.out  # gold
+    assert "1 labels added" in result.out
+    assert "The rule on 1 labels" in cli("label", run, "--out", labels, "--report").out
+    assert cli("label", run, "--out", labels, "--report", "--json").json["raters"] == ["eve"]
+    assert cli("label", run, "--out", labels).code == 2
+    compared = cli("compare", run, "--errors")
+    assert "The first error" in compared.out
+    assert cli("compare", run, "--errors", "--json").json["errors"]["run"]["wrong"] > 0
+
+
 def test_a_recipe_is_planned_without_being_run(cli: Cli, tmp_path: Path) -> None:
     recipe = Path(__file__).parent.parent / "recipes" / "demo.yaml"
     result = cli("run", recipe, "limit=5", "--dry-run", "--out", tmp_path / "out")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import yaml
 
 from socratic import answers
 from socratic.evaluate import evaluate, load_run, measure, rescore, score_trace
+from socratic.tasks import load_problems
 from socratic.types import Problem, Score, Step, StopReason, Trace, UserError
 
 SETTINGS: dict[str, Any] = {"solver": "cot", "lm": {"model": "scripted", "hash": "abc"}, "temperature": 0.0, "seed": 7}
@@ -75,6 +77,29 @@ def test_a_run_leaves_the_whole_folder(tmp_path: Path) -> None:
     assert run.problems == tuple(PROBLEMS)
     assert len(run.traces) == len(run.scores) == 6
     assert run.metrics == metrics
+
+
+def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None:
+    data, run, kept = tmp_path / "own.jsonl", tmp_path / "run", tmp_path / "kept"
+    data.write_text("".join(f"{json.dumps({'question': p.question, 'answer': p.answer})}\n" for p in PROBLEMS))
+    problems = load_problems(str(data), "test")
+    where = {"data": str(data), "split": "test", "split_scheme": "authors"}
+    evaluate(problems[:4], Script(), run, {**SETTINGS, **where}, samples=2)
+    kept.mkdir()
+    (kept / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress((run / "traces.jsonl").read_bytes()))
+    whole, again = load_run(run), load_run(kept)
+    assert dataclasses.replace(again, path=run, traces=whole.traces) == whole
+    assert [(t.problem_id, t.sample) for t in again.traces] == [(s.problem_id, s.sample) for s in whole.scores]
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress((run / "traces.jsonl").read_bytes())[:-20])
+    with pytest.raises(UserError, match=r"traces.jsonl.gz is damaged"):
+        load_run(kept)
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress((run / "traces.jsonl").read_bytes().split(b"\n", 1)[1]))
+    with pytest.raises(UserError, match="does not fit the problems"):
+        load_run(kept)
+    (kept / "config.yaml").write_text("samples: 1\n")
+    with pytest.raises(UserError, match="does not name data"):
+        load_run(kept)
 
 
 def test_an_interrupted_run_continues_with_what_is_missing(tmp_path: Path) -> None:

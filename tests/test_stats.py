@@ -137,12 +137,14 @@ def test_pass_at_k_is_the_chance_of_a_hit() -> None:
 
 
 def test_krippendorff_alpha_of_the_authors_example() -> None:
-    # Krippendorff (2011), "Computing Krippendorff's alpha-reliability", example C; 0.815 for ordinal data.
+    # Krippendorff (2011), "Computing Krippendorff's alpha-reliability", example C: 0.815, nominal 0.743.
     a = [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None]
     b = [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3]
     c = [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None]
     d = [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None]
-    assert krippendorff_alpha(list(zip(a, b, c, d, strict=True))) == pytest.approx(0.815, abs=5e-4)
+    units = list(zip(a, b, c, d, strict=True))
+    assert krippendorff_alpha(units) == pytest.approx(0.815, abs=5e-4)
+    assert krippendorff_alpha(units, nominal=True) == pytest.approx(0.743, abs=5e-4)
 
 
 def test_krippendorff_alpha_at_the_ends() -> None:

@@ -39,6 +39,7 @@ for command in (
     runs.compare,
     runs.show,
     runs.rate,
+    runs.label,
     recipes.run,
     recipes.demo,
     recipes.doctor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,14 @@ import typer
 from rich.text import Text
 
 from socratic.cli.shared import AsJson, DataDir, Seed, check_out, check_out_folder, err, out, print_json
+from socratic.prompts import render_problem
 from socratic.report import visible
 from socratic.report.paint import paint_solved
 from socratic.types import Chain, UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from socratic.evaluate import Run
 
 
@@ -29,6 +33,9 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the baseline.")],
     common: Annotated[bool, typer.Option("--common", help="Compare over the problems that all runs share.")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="Judge sub-questions and steps too.")] = False,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Say what went wrong first, and what gold does not ask.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots and every problem into this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write the plots into this folder, as PNG files.")] = None,
     data_dir: DataDir = None,
@@ -36,27 +43,25 @@ def compare(
 ) -> None:
     """Compare runs: intervals, paired tests, cost. Runs that differ in their seeds alone are one arm.
 
-    --steps, --html and --plots read the gold chains of the runs' data set for what is set against gold.
+    --steps, --errors, --html and --plots read the gold chains of the runs' data set for what is set against gold.
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
     from socratic.report.html import write_page
     from socratic.report.report import make_report, write_plots
-    from socratic.report.steps import judge, steps_table
 
     if html:
         check_out(html, *(file for run in runs for file in run.glob("*") if file.suffix != ".html"))
     if plots:
         check_out_folder(plots)
     once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
-    loaded = [load_run(run) for run in reversed(once.values())]
+    loaded = [load_run(run, data_dir) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
-    with_gold = loaded if steps else loaded[:1] if html or plots else []
+    with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [gold_chains(run, data_dir) for run in with_gold]
-    reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
-    judged = steps_table(reports) if steps else None
+    tables, as_values = _judged(loaded, chains, steps, errors)
     if html or plots:
-        report = make_report(loaded, comparison, chains[0], judged)
+        report = make_report(loaded, comparison, chains[0], tables[0] if steps else None)
         if html:
             write_page(html, report)
             err.print(f"the page is {visible(str(html))}", soft_wrap=True)
@@ -64,12 +69,35 @@ def compare(
             write_plots(plots, report)
             err.print(f"the plots are in {visible(str(plots))}", soft_wrap=True)
     if as_json:
-        as_values = {"steps": {name: report.to_json() for name, report in reports.items()}} if steps else {}
         print_json({**comparison.to_json(), **as_values})
     else:
         out.print(comparison.table())
-        if judged:
-            out.print(judged)
+        for table in tables:
+            out.print(table)
+
+
+def _judged(
+    runs: list[Run], chains: list[dict[str, Chain]], steps: bool, errors: bool
+) -> tuple[list[Table], dict[str, Any]]:
+    """What --steps and --errors add to a comparison, as tables (that of the steps first) and as plain values."""
+    from socratic.report.compare import run_names
+    from socratic.report.steps import judge, steps_table
+    from socratic.report.taxonomy import asked, asked_tables, errors_table, first_errors, shares
+
+    tables: list[Table] = []
+    values: dict[str, Any] = {}
+    if steps:
+        reports = {str(run.path): judge(run, gold) for run, gold in zip(runs, chains, strict=True)}
+        tables.append(steps_table(reports))
+        values["steps"] = {name: report.to_json() for name, report in reports.items()}
+    if errors:
+        named = list(zip(run_names(runs), runs, chains, strict=True))
+        found = {name: first_errors(run, gold) for name, run, gold in named}
+        questions = {name: asked(run, gold) for name, run, gold in named}
+        tables += [errors_table(found), *asked_tables(questions)]
+        values["errors"] = {name: shares(of_run) for name, of_run in found.items()}
+        values["asked"] = {name: asdict(one) for name, one in questions.items()}
+    return tables, values
 
 
 def show(
@@ -119,13 +147,61 @@ def rate(
     def ask(item: rating.Item, left: int) -> str:
         asked = "\n".join(f"  {number}. {question}" for number, question in enumerate(item.questions, start=1))
         out.print(Text(visible(f"\n{item.problem}\n{asked or '  (no sub-questions)'}")), soft_wrap=True)
-        try:
-            return input(f"{' '.join(rating.CRITERIA)} ({left} left): ")
-        except EOFError:
-            return "q"
+        return _line(f"{' '.join(rating.CRITERIA)} ({left} left): ")
 
     given = rating.rate(items, rater, out_file, ask, out.print)
     out.print(f"{given} ratings added to {out_file}")
+
+
+def label(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with wrong numeric answers.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The file of labels, added to.")],
+    rater: Annotated[str | None, typer.Option(help="Your name, or any other.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Wrong answers to label.")] = 50,
+    seed: Seed = 0,
+    report: Annotated[bool, typer.Option("--report", help="Show how far the rule of compare --errors agrees.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what went wrong first in wrong answers, one key each; the same command goes on where you stopped."""
+    from socratic.evaluate import load_run
+    from socratic.report import labels
+    from socratic.report.compare import run_names
+
+    loaded = [load_run(run, data_dir) for run in runs]
+    chains = {id: chain for run in loaded for id, chain in gold_chains(run, data_dir).items()}
+    found = labels.failures(list(zip(run_names(loaded), loaded, strict=True)), chains)
+    if report:
+        agreed = labels.agreement(labels.read_labels([out_file]), found)
+        if as_json:
+            print_json(agreed)
+        else:
+            out.print(labels.agreement_table(agreed))
+        return
+    if not rater or not rater.strip():
+        raise UserError("a label needs --rater NAME; or give --report and a file of labels")
+
+    def explain() -> None:
+        for key, name in labels.KEYS.items():
+            out.print(f"{key}  {name.replace('_', ' ')}: {labels.MEANINGS[name]}")
+        out.print("Type the key of what went wrong first; s skips, q stops.")
+
+    def ask(failure: labels.Failure, left: int) -> str:
+        out.print(Text(visible(f"\n{render_problem(failure.problem)}")), soft_wrap=True)
+        out.print(labels.side_by_side(failure))
+        return _line(f"{''.join(labels.KEYS)} ({left} left): ")
+
+    explain()
+    given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, explain)
+    out.print(f"{given} labels added to {out_file}")
+
+
+def _line(prompt: str) -> str:
+    """What is typed, or that the rater wants to stop."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return "q"
 
 
 def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:

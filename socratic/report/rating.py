@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rich.table import Table
 
@@ -25,6 +25,7 @@ CRITERIA = {
     "complete": "answering all of them solves the problem",
 }
 Level = Literal[0, 1, 2]
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,6 @@ class Rating:
     answerable: Level
     ordered: Level
     complete: Level
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -89,21 +87,46 @@ def rate(
     """
     mine = [r for r in read_ratings([out]) if r.rater == rater] if out.exists() else []
     done = {(r.problem_id, r.run, tuple(r.questions)) for r in mine}
+
+    def read(item: Item, line: str) -> dict[str, Any] | None:
+        digits = [character for character in line if not character.isspace()]
+        if len(digits) != len(CRITERIA) or not set(digits) <= set("012"):
+            return None
+        values: dict[str, Any] = dict(zip(CRITERIA, map(int, digits), strict=True))
+        return asdict(Rating(item.problem_id, item.run, list(item.questions), rater, **values))
+
     left = [item for item in todo if (item.problem_id, item.run, item.questions) not in done]
+    hint = f"type {len(CRITERIA)} digits from 0 to 2, such as 2 2 1 2; s skips, q stops"
+    return collect(left, out, ask, read, lambda: say(hint))
+
+
+def collect(
+    left: Sequence[Thing],
+    out: Path,
+    ask: Callable[[Thing, int], str],
+    read: Callable[[Thing, str], dict[str, Any] | None],
+    explain: Callable[[], None],
+) -> int:
+    """Have a person judge each thing ``left``, each record appended to ``out`` at once; how many were given.
+
+    ``ask(thing, how many are left)`` returns the line typed, of which ``read`` makes the record, or None where it is
+    no judgement: then ``explain`` is called and the line asked for again. ``s`` skips a thing, ``q`` stops.
+    """
     given = 0
     with JsonlAppender(out) as log:
-        for place, item in enumerate(left):
-            while True:
-                line = ask(item, len(left) - place).strip().lower()
+        for place, thing in enumerate(left):
+            record = None
+            while record is None:
+                line = ask(thing, len(left) - place).strip().lower()
                 if line == "q":
                     return given
-                digits = [character for character in line if not character.isspace()]
-                if line == "s" or (len(digits) == len(CRITERIA) and set(digits) <= set("012")):
+                if line == "s":
                     break
-                say(f"type {len(CRITERIA)} digits from 0 to 2, such as 2 2 1 2; s skips, q stops")
-            if line != "s":
-                values: dict[str, Any] = dict(zip(CRITERIA, map(int, digits), strict=True))
-                log.append(Rating(item.problem_id, item.run, list(item.questions), rater, **values).to_json())
+                record = read(thing, line)
+                if record is None:
+                    explain()
+            if record is not None:
+                log.append(record)
                 given += 1
     return given
 

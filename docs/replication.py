@@ -1,0 +1,175 @@
+"""Writes ``replication.md`` from ``published.yaml`` and ``results/``: ``python docs/replication.py``.
+
+A test holds that the committed page is what this writes, and that the other pages print no published number that is not
+in the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, model_validator
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "results"
+HEAD = """\
+<!-- Written by docs/replication.py from docs/published.yaml and results/; change these, not this file. -->
+
+# Published numbers and ours
+
+{count} published results, each with where it stands and how we know it: **checked** was read in the authors' own
+repository, saved outputs or abstract ({checked}), **recalled** is from memory of the paper and was not checked against
+it ({recalled}). Beside {ours} of them stands a result of ours with its 95 % interval; what differs between their
+setting and ours is said above the table. Settings, such as learning rates and sizes of data, are not listed.
+"""
+_CITED = re.compile(r"et al\.|arxiv|\brecalled\b|\b\d{4}\.\d{5}\b", re.IGNORECASE)
+_PRINTED = re.compile(r"(?<![\d.,])(-?\d+(?:\.\d+)?)\s?(?:%|points\b)")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """A paper."""
+
+    cite: str
+    title: str
+    arxiv: str
+
+
+class Ours(_Strict):
+    """A result of ours: a run with its ``metrics.json``, or an ``arm`` of one part of a ``comparison.json``."""
+
+    folder: str
+    run: str | None = None
+    arm: str | None = None
+    of: str = "test, calculator on"
+    metric: Literal["correct", "strict", "majority"] = "correct"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Ours:
+        if (self.run is None) == (self.arm is None):
+            raise ValueError("ours names a run or an arm")
+        return self
+
+
+class Number(_Strict):
+    """A published result, of which a student may be none."""
+
+    system: str
+    student: str
+    value: float
+    ours: Ours | None
+
+
+class Group(_Strict):
+    """Published results that share where they stand."""
+
+    source: str
+    where: str
+    data: str
+    metric: str
+    status: Literal["checked", "recalled"]
+    differences: str | None
+    numbers: tuple[Number, ...]
+
+    @model_validator(mode="after")
+    def _says_what_differs(self) -> Group:
+        if (self.differences is None) != all(number.ours is None for number in self.numbers):
+            raise ValueError("what differs is said where, and only where, a result of ours stands beside a number")
+        return self
+
+
+class Ledger(_Strict):
+    """All of ``published.yaml``."""
+
+    sources: dict[str, Source]
+    results: tuple[Group, ...]
+
+    @model_validator(mode="after")
+    def _sources_are_known(self) -> Ledger:
+        if unknown := {group.source for group in self.results} - self.sources.keys():
+            raise ValueError(f"no such source: {', '.join(sorted(unknown))}")
+        return self
+
+
+def read_ledger(path: Path = DOCS / "published.yaml") -> Ledger:
+    """The ledger; raises pydantic's `ValidationError` where a number lacks its source, its status or a field."""
+    return Ledger.model_validate(yaml.safe_load(path.read_text("utf-8")))
+
+
+def result(ours: Ours, results: Path = RESULTS) -> str:
+    """What we measured, with its interval, problems and seeds; raises `ValueError` where there is no such result."""
+    folder = results / ours.folder
+    place = folder / ours.run / "metrics.json" if ours.run else folder / "comparison.json"
+    if not place.is_file():
+        raise ValueError(f"{place} does not exist")
+    found: dict[str, Any] = json.loads(place.read_text("utf-8"))
+    seeds, metrics = 1, found
+    if ours.arm:
+        rows = {row["name"]: row for row in found.get(ours.of, {}).get("rows", ())}
+        if ours.arm not in rows:
+            raise ValueError(f"{place} has no arm {ours.arm} of {ours.of}")
+        seeds, metrics = len(rows[ours.arm]["runs"]), rows[ours.arm]["metrics"]
+    rate = metrics[ours.metric]
+    low, high = (f"{100 * rate[side]:.1f}" for side in ("low", "high"))
+    link = f"[{ours.folder}/{ours.run or ours.arm}](../results/{ours.folder}/README.md)"
+    counted = f"{metrics['problems']:g} problems, {seeds} seed{'s' * (seeds > 1)}"
+    return f"{100 * rate['rate']:.1f} % [{low}, {high}], {counted}: {link}"
+
+
+def page(ledger: Ledger, results: Path = RESULTS) -> str:
+    """``replication.md``."""
+    of_status = {status: 0 for status in ("checked", "recalled")}
+    for group in ledger.results:
+        of_status[group.status] += len(group.numbers)
+    ours = sum(number.ours is not None for group in ledger.results for number in group.numbers)
+    lines = [HEAD.format(count=sum(of_status.values()), ours=ours, **of_status)]
+    for key, source in ledger.sources.items():
+        lines += [
+            f"## {source.cite}",
+            "",
+            f"{source.title}, [{source.arxiv}](https://arxiv.org/abs/{source.arxiv})",
+            "",
+        ]
+        for group in ledger.results:
+            if group.source == key:
+                lines += _group(group, results)
+    return "\n".join(lines)
+
+
+def _group(group: Group, results: Path) -> Iterator[str]:
+    yield f"**{group.data}**: {group.metric}. {group.status.capitalize()}: {group.where}."
+    yield from [f"Ours differs: {group.differences.strip()}", ""] if group.differences else [""]
+    yield "| system | student | published | ours |"
+    yield "|---|---|---|---|"
+    for number in group.numbers:
+        measured = result(number.ours, results) if number.ours else ""
+        yield f"| {number.system} | {number.student} | {number.value:g} | {measured} |"
+    yield ""
+
+
+def unledgered(text: str, ledger: Ledger) -> list[str]:
+    """Per cents and points that a page prints beside a citation and that are no value of the ledger, with the place.
+
+    A paragraph, an item of a list or a row of a table is beside a citation where it has "et al.", an arXiv number or
+    the word "recalled".
+    """
+    values = {number.value for group in ledger.results for number in group.numbers}
+    return [
+        f"{printed} in {part[:60]!r}"
+        for part in re.split(r"\n\s*\n|\n(?=[|*-] ?)", text)
+        if _CITED.search(part)
+        for printed in _PRINTED.findall(part)
+        if float(printed) not in values
+    ]
+
+
+if __name__ == "__main__":
+    (DOCS / "replication.md").write_text(page(read_ledger()), encoding="utf-8")

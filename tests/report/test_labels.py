@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sample_runs import CHAINS, chain_of_thought, make_run, slips
+
+from socratic.evaluate import Run
+from socratic.report.labels import (
+    KEYS,
+    Failure,
+    agreement,
+    agreement_table,
+    draw,
+    failures,
+    label,
+    read_labels,
+    side_by_side,
+)
+from socratic.types import UserError
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[tuple[str, Run]]:
+    return [("slips", make_run(tmp_path / "slips", slips)), ("cot", make_run(tmp_path / "cot", chain_of_thought))]
+
+
+def test_a_draw_has_as_many_of_each_run_and_of_each_number_of_steps(runs: list[tuple[str, Run]]) -> None:
+    found = failures(runs, CHAINS)
+    drawn = draw(found, 6, seed=0)
+    assert drawn == draw(found, 6, seed=0)
+    assert Counter(failure.run for failure in drawn) == {"slips": 3, "cot": 3}
+    assert Counter((failure.run, len(failure.chain.steps)) for failure in drawn) == {
+        (run, steps): 1 for run in ("slips", "cot") for steps in (1, 2, 3)
+    }
+    assert len(draw(found, 1000, seed=0)) == len(found)
+
+
+def test_labels_are_kept_one_by_one_and_belong_to_the_trace(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    out, explained = tmp_path / "labels.jsonl", list[bool]()
+    drawn = draw(failures(runs, CHAINS), 4, seed=0)
+    lines = iter(["nonsense", "a", "s", "E", "q"])
+    assert label(drawn, "eve", out, lambda failure, left: next(lines), lambda: explained.append(True)) == 2
+    assert len(explained) == 1
+    assert [made.label for made in read_labels([out])] == ["arithmetic", "early_stop"]
+    copied = draw(failures([(f"{name}-copy", run) for name, run in runs], CHAINS), 4, seed=0)
+    left = list[Failure]()
+    label(copied, "eve", out, lambda failure, more: left.append(failure) or "q", print)  # type: ignore[func-returns-value]
+    assert left[0].key == drawn[1].key
+    assert label(drawn, "bob", out, lambda failure, more: "x", print) == 4
+
+
+def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    found = failures(runs, CHAINS)
+    keys = {error: key for key, error in KEYS.items()}
+    label(found, "eve", tmp_path / "eve.jsonl", lambda failure, left: keys[failure.rule], print)
+    agreed = agreement(read_labels([tmp_path / "eve.jsonl"]), found)
+    assert (agreed["share"], agreed["alpha"], agreed["alpha_raters"]) == (1, 1, None)
+    assert agreed["confusion"]["arithmetic"]["arithmetic"] == 6
+    label(found, "bob", tmp_path / "bob.jsonl", lambda failure, left: "x", print)
+    both = agreement(read_labels([tmp_path / "eve.jsonl", tmp_path / "bob.jsonl"]), found)
+    assert both["labels"] == 2 * len(found)
+    assert both["share"] == 0.5
+    assert both["alpha"] < 0.5
+    assert both["alpha_raters"] < 0.5
+    assert agreement_table(both).row_count == len(KEYS)
+    with pytest.raises(UserError, match="none of the labels"):
+        agreement(read_labels([tmp_path / "eve.jsonl"]), [])
+
+
+def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
+    failure = failures(runs[:1], CHAINS)[0]
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(side_by_side(failure))
+    assert "#### 90" in capture.get()
+    assert f"#### {failure.problem.answer}" in capture.get()
+    assert "repeated_step" in capture.get()
+
+
+def test_what_cannot_be_labelled_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no wrong numeric answers"):
+        failures(runs, {})
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"problem_id": "p", "label": "odd"}) + "\n")
+    with pytest.raises(UserError, match=r"bad.jsonl:1"):
+        read_labels([tmp_path / "bad.jsonl"])

@@ -1,0 +1,37 @@
+"""The committed tables are what the committed traces give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT
+from test_replication import load
+
+from socratic.evaluate import load_run
+
+tables = load("tables")
+KEPT = sorted(path.parent for path in (CHECKOUT / "results").glob("**/traces.jsonl.gz"))
+
+
+@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_tables_are_what_comes_out(page: Path, data_dir: Path) -> None:
+    text = page.read_text("utf-8")
+    assert tables.remade(text) == text, "run make results"
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_metrics_are_what_the_traces_give(folder: Path, data_dir: Path) -> None:
+    kept = json.loads((folder / "metrics.json").read_text("utf-8"))
+    metrics = load_run(folder, data_dir).metrics
+    assert metrics is not None
+    assert {key: metrics[key] for key in kept} == kept
+
+
+def test_a_table_may_be_the_rest_of_what_is_printed() -> None:
+    whole = tables.printed("data list")
+    last = whole.splitlines()[-1]
+    assert tables.printed(f"data list | from {last}") == f"{last}\n"
+    with pytest.raises(ValueError, match="no table"):
+        tables.printed("data list | from Nothing of the kind")
