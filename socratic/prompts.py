@@ -8,6 +8,8 @@ Training and solving both go through this module, so that what a student sees at
     \\nA: s END             a sub-answer, written by QA
     \\nQ: END               QG stops: END directly behind the marker
     \\n#### answer END      the final slot
+
+Behind the problem of a guided QG, and of no other student, stands ``\\nPlan: plan END``.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from socratic.guidance import plan_text
 from socratic.store import read_records, shipped
-from socratic.types import Chain, Problem, QGSees, Role, Step, UserError
+from socratic.types import Chain, Guidance, Problem, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
-SlotKind = Literal["question", "answer", "final"]
-MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
+SlotKind = Literal["question", "answer", "final", "plan"]
+MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
 
 PROMPTS_DIR: Path = shipped("prompts")
 
@@ -62,11 +65,14 @@ def render_problem(problem: Problem) -> str:
     return problem_text(problem.question, problem.context, problem.choices)
 
 
-def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple[str, list[Slot]]:
+def render_chain(
+    chain: Chain, role: Role, qg_sees: QGSees = "answers", guidance: Guidance = "none"
+) -> tuple[str, list[Slot]]:
     """The problem text and the slots of one training sample: what ``role`` sees, and which of it is learned.
 
-    Raises `UserError` where the role needs sub-questions (or any step) that the chain does not have, or a step's answer
-    is blank.
+    ``guidance`` is for QG, which reads the plan, and for the planner, which writes it; no other role sees one. Raises
+    `UserError` where the role needs sub-questions (or any step) that the chain does not have, or a step's answer is
+    blank.
     """
     text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
     final = Slot("final", chain.answer.strip(), learned=True)
@@ -79,9 +85,12 @@ def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple
         raise UserError(f"step {blank[0]} of the chain of {chain.problem_id} has an empty answer; fill it in")
     if role == "cot":
         return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
+    plan = [Slot("plan", plan_text(chain, guidance), learned=role == "planner")] if guidance != "none" else []
+    if role == "planner":
+        return text, plan
 
     asks, answers = role in ("qg", "unified"), role in ("qa", "unified")
-    slots = []
+    slots = plan if role == "qg" else []
     for step in chain.steps:
         slots.append(Slot("question", step.question.strip(), learned=asks))
         if role != "qg" or qg_sees == "answers":
