@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, runs, students, teaching
+from socratic.cli import data, recipes, refining, runs, students, teaching
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
@@ -25,6 +25,8 @@ for command in (
     teaching.teach,
     teaching.curate,
     teaching.augment,
+    refining.reward,
+    refining.soften,
     students.train,
     students.merge,
     students.export,
