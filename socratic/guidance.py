@@ -1,6 +1,6 @@
 """What a guided QG reads behind the problem: how many questions to ask, or which operators or equations they lead to.
 
-Guided question generation (Shridhar et al. 2211.12835, sections 4.1 and 4.2) puts such a plan behind QG's input; it is
+Guided question generation (Shridhar et al. 2211.12835) puts such a plan behind QG's input; it is
 taken from the gold chain, or written by a planner student.
 """
 

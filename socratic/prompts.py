@@ -31,6 +31,9 @@ TRANSCRIPT_VERSION = "1"
 SlotKind = Literal["question", "answer", "final", "plan"]
 MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
 
+ANSWER_ONLY = "answer_only"
+"""Of a chain's metadata: a chain-of-thought student learns its answer alone."""
+
 PROMPTS_DIR: Path = shipped("prompts")
 
 Style = Literal["socratic", "cot", "answers", "questions"]
@@ -76,7 +79,7 @@ def render_chain(
     """
     text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
     final = Slot("final", chain.answer.strip(), learned=True)
-    if role == "answer":
+    if role == "answer" or (role == "cot" and chain.metadata.get(ANSWER_ONLY)):
         return text, [final]
     if not chain.steps or (role != "cot" and not all(step.question.strip() for step in chain.steps)):
         missing = "sub-questions" if chain.steps else "steps"

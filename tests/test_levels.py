@@ -21,7 +21,7 @@ LEVELS: list[set[str]] = [
     {"prompts"},
     {"numerals", "tokens"},
     {"targets"},
-    {"tasks", "lm", "examples", "interventions", "curate"},
+    {"tasks", "lm", "examples", "formats", "interventions", "curate"},
     {"doctor", "publish"},
     {"augment", "loops", "optimizer", "prepare", "teacher"},
     {"solving"},

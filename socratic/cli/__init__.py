@@ -27,6 +27,7 @@ for command in (
     teaching.augment,
     refining.reward,
     refining.soften,
+    refining.mix,
     students.train,
     students.merge,
     students.export,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +20,7 @@ from socratic.cli.shared import (
     Samples,
     Seed,
     Settings,
+    Split,
     Temperature,
     check_out,
     columns_table,
@@ -29,6 +31,7 @@ from socratic.cli.shared import (
     out,
     print_json,
 )
+from socratic.config import parse_overrides
 from socratic.report import visible
 from socratic.types import Chain, UserError
 
@@ -140,12 +143,51 @@ def soften(
         out.print(f"{len(made):,} chains given, {read:,} read; the others are too long for {visible(lm)}")
 
 
-def _chains(chains: str, data_dir: str | None) -> list[Chain]:
+def mix(
+    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of the chains in their forms.")],
+    share: Annotated[list[str], typer.Option(help="form=weight: zero-shot-cot, in-context-cot, …-answer. Repeatable.")],
+    shots: Annotated[int, typer.Option(min=1, help="Solved problems in context.")] = 4,
+    solved: Annotated[str | None, typer.Option(help="The chains to draw them from, if not CHAINS.")] = None,
+    split: Split = "train",
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give each chain one of four forms, drawn by weight: solved problems in context or none, reasoned or answer alone.
+
+    For training with role cot, and, of --split test, for evaluating.
+    """
+    from socratic.formats import FORMS, mixed
+    from socratic.store import write_jsonl
+
+    check_out(out_file, chains, *filter(None, [solved]))
+    shares = parse_overrides(share)
+    for form, weight in shares.items():
+        if form not in FORMS or type(weight) not in (int, float):
+            raise UserError(f"--share {form}={weight!r} is not of the form {FORMS[0]}=1; there are {', '.join(FORMS)}")
+    given = _chains(chains, data_dir, split)
+    if solved is None and split != "train":
+        raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
+    drawn_from = _chains(solved, data_dir) if solved else given
+    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed)
+    write_jsonl(out_file, (chain.to_json() for chain in made))
+    counts = Counter(str(chain.metadata["form"]) for chain in made)
+    if as_json:
+        print_json(counts)
+        return
+    table = columns_table("form", "chains")
+    for form, count in counts.most_common():
+        table.add_row(form, f"{count:,}")
+    out.print(table)
+
+
+def _chains(chains: str, data_dir: str | None, split: str = "train") -> list[Chain]:
     from socratic.store import read_records
     from socratic.tasks import load_chains
 
     name = chains.removeprefix("gold:")
-    return load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
+    return load_chains(name, split, data_dir) if name != chains else list(read_records(Path(chains), Chain))
 
 
 def _kinds(by: str) -> list[Kind]:
