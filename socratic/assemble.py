@@ -15,6 +15,7 @@ import transformers
 from transformers.trainer import TRAINER_STATE_NAME
 
 from socratic.answers import score
+from socratic.guidance import with_plans
 from socratic.lm.base import LM
 from socratic.lm.dense import unsupported
 from socratic.lm.engine import EngineLM
@@ -52,8 +53,8 @@ def make_trainer(
         trainer = StudentTrainer(
             model=start.student.model,
             args=_arguments(settings, start, checkpoints),
-            train_dataset=[to_row(example) for example in start.examples],
-            eval_dataset=[to_row(example) for example in start.dev_examples] or None,
+            train_dataset=[to_row(example, settings.loss == "kl") for example in start.examples],
+            eval_dataset=[to_row(example, settings.loss == "kl") for example in start.dev_examples] or None,
             data_collator=collate,
             processing_class=start.codec.tokenizer,
             callbacks=[Guard(settings.max_bad_steps), notes, *stopping],
@@ -122,13 +123,19 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Ca
         if settings.partner is None:
             raise UserError(f"best_by=accuracy of role {run.role!r} needs the other student: set partner=FOLDER")
         partner = {others[run.role]: load_lm(settings.partner)}
-    solve_settings = SolveSettings.parse({"solver": "socratic" if partner else run.role})
+    own = settings.guidance if run.role == "qg" else "none"
+    guidance = partner["qg"].guidance if "qg" in partner else own
+    gold = {"plan_by": "gold"} if guidance != "none" else {}
+    solve_settings = SolveSettings.parse({"solver": "socratic" if partner else run.role, **gold})
     problems = {chain.problem_id: chain.problem("dev") for chain in run.dev_chains}
+    if gold:
+        problems = {p.id: p for p in with_plans(problems.values(), run.dev_chains, guidance)}
 
     def accuracy(model: Any) -> float:
         attention = model.config._attn_implementation
         lm = _solver(model, settings, start.codec)
         lm.qg_sees = run.qg_sees
+        lm.guidance = own
         models: dict[str, LM] = {run.role: lm, **partner} if partner else {"lm": lm}
         solving = Solving(solve_settings, **models)
         right = 0

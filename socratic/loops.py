@@ -7,14 +7,15 @@ Every loop is a generator that writes into sessions, yields (model, session, kin
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from socratic.calculator import canonicalise
+from socratic.guidance import PLAN
 from socratic.interventions import Given
 from socratic.lm.base import LM, Session
 from socratic.prompts import SlotKind, learned_text, render_problem
-from socratic.types import Completion, Problem, QGSees, Step, StopReason
+from socratic.types import Completion, Problem, QGSees, Step, StopReason, UserError
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Outcome:
     answer: str | None = None
     error: str | None = None
     tokens: int = 0
+    plan: str | None = None
+    """What stands in the plan slot, as its writer wrote it."""
 
     @property
     def model_error(self) -> str | None:
@@ -48,19 +51,53 @@ class Outcome:
 Loop = Generator[tuple[LM, Session, SlotKind], Completion, None]
 
 
-def open_sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
-    """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything."""
+def open_sessions(
+    problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, plan: str | None = None
+) -> tuple[Session, Session]:
+    """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything.
+
+    A ``plan`` stands behind QG's problem alone.
+    """
     ask = qg.session()
     reply = ask if qg is qa and qg_sees == "answers" else qa.session()
     ask.write_problem(render_problem(problem))
     if reply is not ask:
         reply.write_problem(render_problem(problem))
+    if plan is not None:
+        ask.write_marker("plan")
+        ask.write_slot(plan)
     return ask, reply
+
+
+def planned(out: Outcome, problem: Problem, planner: LM | None, qa: LM, loop: Callable[[], Loop]) -> Loop:
+    """The plan first, from ``planner`` or, without one, from the problem's metadata, then ``loop``, which reads it.
+
+    Where the planner's is rejected, only the final slot is left. Raises `UserError` for a problem without a gold plan.
+    """
+    if planner is None:
+        gold = problem.metadata.get(PLAN)
+        if not isinstance(gold, str):
+            raise UserError(f"problem {problem.id} carries no gold plan for plan_by=gold; give --planner in its place")
+        out.plan = _as_learned(gold)
+        yield from loop()
+        return
+    session = planner.session()
+    session.write_problem(render_problem(problem))
+    session.write_marker("plan")
+    completion = yield planner, session, "plan"
+    if completion.fault is None:
+        out.plan, out.tokens = completion.text, completion.tokens
+        yield from loop()
+        return
+    out.take(completion)
+    reply = qa.session()
+    reply.write_problem(render_problem(problem))
+    yield from _conclude(out, qa, reply)
 
 
 def stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
     """QG asks, QA answers, each as far as nothing is given in its place."""
-    ask, reply = open_sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, out.plan)
     sessions = [ask] if ask is reply else [ask, reply]
     marks = [session.mark() for session in sessions]
     out.stop_reason = "max_steps"
@@ -106,9 +143,7 @@ def stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, ma
     for session, mark in zip(sessions, marks, strict=True):
         if session is reply or out.stop_reason != "finished":  # QG's own stop stays
             session.crop(mark)
-    reply.write_marker("question")  # whatever stopped it, the final slot follows the prefix it was trained on
-    reply.write_slot("")
-    yield from _final_slot(out, qa, reply)
+    yield from _conclude(out, qa, reply)
 
 
 def teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
@@ -117,7 +152,7 @@ def teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSe
     The final slot follows QA's own last answer. What ends in a fault is kept as ``""``, and of errors the first.
     """
     error: str | None = None
-    ask, reply = open_sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, out.plan)
     for number, step in enumerate(gold, start=1):
         mark = ask.mark()
         ask.write_marker("question")
@@ -142,9 +177,7 @@ def teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSe
                 session.write_marker("answer")
                 session.write_slot(_as_learned(step.answer))
     out.stop_reason, out.error = "model_error" if error else "finished", error
-    reply.write_marker("question")
-    reply.write_slot("")
-    yield from _final_slot(out, qa, reply)
+    yield from _conclude(out, qa, reply)
 
 
 def _as_learned(text: str) -> str:
@@ -165,6 +198,13 @@ def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool) -> Loop
             out.steps.append(Step("", rationale.strip()))
             out.slots.append(rationale)
     yield from _final_slot(out, lm, session)
+
+
+def _conclude(out: Outcome, qa: LM, reply: Session) -> Loop:
+    """QA's final slot behind the stop: whatever ended the questions, it follows the prefix it was trained on."""
+    reply.write_marker("question")
+    reply.write_slot("")
+    yield from _final_slot(out, qa, reply)
 
 
 def _final_slot(out: Outcome, lm: LM, session: Session) -> Loop:

@@ -18,7 +18,7 @@ from socratic.prompts import TRANSCRIPT_VERSION, learned_text, render_problem
 from socratic.store import atomic_write, cache_folder, hash_json, hash_text
 from socratic.tasks.base import parse_fold
 from socratic.tokens import Codec
-from socratic.types import Chain, Example, QGSees, Role, UserError
+from socratic.types import Chain, Example, Guidance, QGSees, Role, UserError
 
 
 class TrainSettings(Settings):
@@ -37,6 +37,10 @@ class TrainSettings(Settings):
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on all linear layers; 0 trains all weights")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; weights stay in fp32")
     seed: int = Field(0, ge=0, lt=2**32, description="of order, dropout and new weights")
+    loss: Literal["nll", "kl"] = Field(
+        "nll", description="kl: divergence from a teacher's token probabilities, where the chains have them"
+    )
+    guidance: Guidance = Field("none", description="what a planner writes and a guided QG reads behind the problem")
     also: Role | None = Field(None, description="every second chain is learned in this role's form instead")
     fold: str | None = Field(None, description="leave out the problems of this fold, as 2/4: the second of four")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
@@ -97,6 +101,7 @@ def default_learning_rate(parameters: int, lora: bool) -> float:
 
 def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> Start:
     """Load or build the student and make its examples; raises `UserError` where settings and student do not fit."""
+    _check_guidance(run.role, settings)
     student, before = _student(run)
     model, codec = student.model, Codec(student.tokenizer)
     parameters, seq2seq = model.num_parameters(), bool(model.config.is_encoder_decoder)
@@ -108,7 +113,11 @@ def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], 
     examples, left_out = _fitting(_examples(run, run.chains, settings, codec, seq2seq), limit)
     dev_examples, _ = _fitting(_examples(run, run.dev_chains, settings, codec, seq2seq), limit)
     if not examples:
-        raise UserError(f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens")
+        raise UserError(
+            f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens or have weight 0"
+        )
+    if settings.loss == "kl" and not any(example.targets for example in examples):
+        raise UserError("loss=kl needs chains with a teacher's token probabilities, and none has; see socratic soften")
     for setting, uses_dev in (("patience", settings.patience), ("best_by", settings.best_by == "accuracy")):
         if uses_dev and not dev_examples:
             value = getattr(settings, setting)
@@ -117,6 +126,16 @@ def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], 
         on_note(f"{left_out} examples exceed the student's {limit} positions and are left out")
     rate = settings.learning_rate or default_learning_rate(parameters, bool(settings.lora_rank))
     return Start(student, before, codec, parameters, examples, dev_examples, left_out, rate)
+
+
+def _check_guidance(role: Role, settings: TrainSettings) -> None:
+    roles, guidance = {role, settings.also}, settings.guidance
+    if "planner" in roles and guidance == "none":
+        raise UserError("a planner needs to know what to write; give --guidance count, operators or equations")
+    if "planner" in roles and settings.best_by == "accuracy":
+        raise UserError("best_by=accuracy solves problems, which a planner cannot; leave it out")
+    if guidance != "none" and not roles & {"qg", "planner"}:
+        raise UserError(f"guidance={guidance} is for the roles qg and planner, not {role}; leave it out")
 
 
 def _student(run: TrainingRun) -> tuple[Pretrained, Card | None]:
@@ -155,11 +174,13 @@ _CACHED = 1000
 def _examples(
     run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
 ) -> list[Example]:
-    """The examples of ``chains``, from the cache where the same ones were made before."""
+    """The examples of ``chains`` that count, from the cache where the same ones were made before."""
+    chains = [chain for chain in chains if chain.metadata.get("weight") != 0]
     if len(chains) < _CACHED:
         return _build(run, chains, settings, codec, seq2seq)
     tokenizer = hash_text(codec.tokenizer.backend_tokenizer.to_str())
-    how = [TRANSCRIPT_VERSION, run.role, settings.also, run.qg_sees, seq2seq, tokenizer, codec.end_id, codec.bos]
+    roles = [run.role, settings.also, run.qg_sees, settings.guidance]
+    how = [TRANSCRIPT_VERSION, *roles, seq2seq, tokenizer, codec.end_id, codec.bos]
     path = cache_folder() / f"examples-{hash_json([how, [chain.to_json() for chain in chains]])[:32]}.npz"
     with suppress(OSError, ValueError):  # not there, or not whole
         return unpack(path.read_bytes())
@@ -173,9 +194,10 @@ def _build(
     run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
 ) -> list[Example]:
     if settings.also is None:
-        return build_examples(chains, run.role, codec, run.qg_sees, seq2seq)
+        return build_examples(chains, run.role, codec, run.qg_sees, seq2seq, settings.guidance)
     halves = ((chains[::2], run.role), (chains[1::2], settings.also))
-    return [e for half, role in halves for e in build_examples(half, role, codec, run.qg_sees, seq2seq)]
+    how = (codec, run.qg_sees, seq2seq, settings.guidance)
+    return [e for half, role in halves for e in build_examples(half, role, *how)]
 
 
 def _fitting(examples: list[Example], limit: int | None) -> tuple[list[Example], int]:

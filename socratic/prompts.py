@@ -8,6 +8,8 @@ Training and solving both go through this module, so that what a student sees at
     \\nA: s END             a sub-answer, written by QA
     \\nQ: END               QG stops: END directly behind the marker
     \\n#### answer END      the final slot
+
+Behind the problem of a guided QG, and of no other student, stands ``\\nPlan: plan END``.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from socratic.guidance import plan_text
 from socratic.store import read_records, shipped
-from socratic.types import Chain, Problem, QGSees, Role, Step, UserError
+from socratic.types import Chain, Guidance, Problem, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
-SlotKind = Literal["question", "answer", "final"]
-MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
+SlotKind = Literal["question", "answer", "final", "plan"]
+MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
+
+ANSWER_ONLY = "answer_only"
+"""Of a chain's metadata: a chain-of-thought student learns its answer alone."""
 
 PROMPTS_DIR: Path = shipped("prompts")
 
@@ -62,17 +68,18 @@ def render_problem(problem: Problem) -> str:
     return problem_text(problem.question, problem.context, problem.choices)
 
 
-def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple[str, list[Slot]]:
+def render_chain(
+    chain: Chain, role: Role, qg_sees: QGSees = "answers", guidance: Guidance = "none"
+) -> tuple[str, list[Slot]]:
     """The problem text and the slots of one training sample: what ``role`` sees, and which of it is learned.
 
-    The first ``metadata.given_steps`` steps of a chain, a student's own words, are seen and never learned.
-
-    Raises `UserError` where the role needs sub-questions (or any step) that the chain does not have, or a step's answer
-    is blank.
+    The first ``metadata.given_steps`` steps of a chain, a student's own words, are seen and never learned. ``guidance``
+    is for QG, which reads the plan, and for the planner, which writes it; no other role sees one. Raises `UserError`
+    where the role needs sub-questions (or any step) that the chain does not have, or a step's answer is blank.
     """
     text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
     final = Slot("final", chain.answer.strip(), learned=True)
-    if role == "answer":
+    if role == "answer" or (role == "cot" and chain.metadata.get(ANSWER_ONLY)):
         return text, [final]
     if not chain.steps or (role != "cot" and not all(step.question.strip() for step in chain.steps)):
         missing = "sub-questions" if chain.steps else "steps"
@@ -84,9 +91,12 @@ def render_chain(chain: Chain, role: Role, qg_sees: QGSees = "answers") -> tuple
         raise UserError(f"{chain.problem_id}: role 'cot' has no place for {given} steps that are given; leave it out")
     if role == "cot":
         return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
+    plan = [Slot("plan", plan_text(chain, guidance), learned=role == "planner")] if guidance != "none" else []
+    if role == "planner":
+        return text, plan
 
     asks, answers = role in ("qg", "unified"), role in ("qa", "unified")
-    slots = []
+    slots = plan if role == "qg" else []
     for number, step in enumerate(chain.steps, start=1):
         is_own = number > given
         slots.append(Slot("question", step.question.strip(), learned=asks and is_own))

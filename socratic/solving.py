@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Self
 
@@ -16,9 +17,9 @@ from pydantic import Field
 from socratic.config import Settings
 from socratic.interventions import NOTHING, Intervention
 from socratic.lm.base import LM, Request, Session
-from socratic.loops import Loop, Outcome, single, stepwise, teacher_forced
+from socratic.loops import Loop, Outcome, planned, single, stepwise, teacher_forced
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_raw
-from socratic.types import Problem, QGSees, Solver, Trace, UserError
+from socratic.types import Guidance, Problem, QGSees, Solver, Trace, UserError
 
 _CHUNK = 8
 """Tokens a model advances before rows that ended are exchanged for waiting ones."""
@@ -33,6 +34,9 @@ class SolveSettings(Settings):
     qg_sees: QGSees | None = Field(
         None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
     )
+    plan_by: Literal["planner", "gold"] = Field(
+        "planner", description="who writes the plan of a guided QG; gold (from the data) is an upper bound"
+    )
     calculator: bool | None = Field(
         None, description="compute <<expr= for the students; the checkpoint's default if unset"
     )
@@ -46,8 +50,11 @@ class SolveSettings(Settings):
     max_tokens: int = Field(256, ge=1, description="tokens of one sub-question, sub-answer or final answer")
     max_rationale_tokens: int = Field(512, ge=1, description="tokens of the one slot of a chain of thought")
 
-    def check_models(self, qg: object, qa: object, lm: object) -> None:
+    def check_models(self, qg: object, qa: object, lm: object, planner: object = None) -> None:
         """Raise `UserError` for a model that the solver needs and has not, or has and does not need."""
+        if planner is not None and (self.solver != "socratic" or self.plan_by == "gold"):
+            how = "plan_by='gold'" if self.plan_by == "gold" else f"solver {self.solver!r}"
+            raise UserError(f"{how} takes no planner; leave it out")
         if self.solver == "socratic":
             if qg is None or qa is None or lm is not None:
                 raise UserError("solver 'socratic' needs the two students qg and qa, and no lm")
@@ -94,17 +101,23 @@ class Solving:
     """
 
     def __init__(
-        self, settings: SolveSettings, qg: LM | None = None, qa: LM | None = None, lm: LM | None = None
+        self,
+        settings: SolveSettings,
+        qg: LM | None = None,
+        qa: LM | None = None,
+        lm: LM | None = None,
+        planner: LM | None = None,
     ) -> None:
-        settings.check_models(qg, qa, lm)
+        settings.check_models(qg, qa, lm, planner)
         if settings.qg_sees == "questions" and settings.solver != "socratic":
             raise UserError(f"qg_sees='questions' is for solver 'socratic', not {settings.solver!r}; leave it out")
-        for place, model in (("qg", qg), ("qa", qa), ("lm", lm)):
+        for place, model in (("qg", qg), ("qa", qa), ("lm", lm), ("planner", planner)):
             if model is not None:
                 check_role(settings.solver, place, model.name, model.role)
+        _check_plan(settings, qg, planner)
         self.settings = settings
         self.intervention: Intervention | None = None
-        self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm) if m is not None))
+        self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm, planner) if m is not None))
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
         able = all(model.has_calculator for model in self.models)
         if settings.calculator and not able:
@@ -112,7 +125,7 @@ class Solving:
             raise UserError(f"the calculator cannot interrupt {name}; pass --calculator off")
         default = able and all(model.calculator_default for model in self.models)
         self.calculator = default if settings.calculator is None else settings.calculator
-        self._qg, self._qa, self._lm = qg, qa, lm
+        self._qg, self._qa, self._lm, self._planner = qg, qa, lm, planner
 
     def with_intervention(self, intervention: Intervention) -> Self:
         """The same solver and models, given other words; raises `UserError` for a solver without sub-questions."""
@@ -134,9 +147,14 @@ class Solving:
 
     def record(self) -> dict[str, Any]:
         """All that decides a trace, as plain values: settings, and each model's name and fingerprint."""
-        roles = {"qg": self._qg, "qa": self._qa, "lm": self._lm}
+        roles = {"qg": self._qg, "qa": self._qa, "lm": self._lm, "planner": self._planner}
         models = {role: m.record() for role, m in roles.items() if m}
-        resolved = {"qg_sees": self.qg_sees, "calculator": self.calculator, "transcript": TRANSCRIPT_VERSION}
+        resolved = {
+            "qg_sees": self.qg_sees,
+            "guidance": self.guidance,
+            "calculator": self.calculator,
+            "transcript": TRANSCRIPT_VERSION,
+        }
         given = {"intervention": self.intervention.record()} if self.intervention else {}
         return {**self.settings.model_dump(), **resolved, **given, "models": models}
 
@@ -187,6 +205,11 @@ class Solving:
         return Job(self, problem, sample, out, self._loop(out, problem), rng)
 
     @property
+    def guidance(self) -> Guidance:
+        """The plan that QG reads."""
+        return self._qg.guidance if self._qg else "none"
+
+    @property
     def pair(self) -> tuple[LM, LM] | None:
         """The models that ask and answer; None for a solver without sub-questions."""
         if self.settings.solver not in ("socratic", "tied", "unified"):
@@ -200,9 +223,12 @@ class Solving:
         if self.pair is not None:
             qg, qa = self.pair
             given = self.intervention.given[problem.id] if self.intervention else NOTHING
+            common = (out, problem, qg, qa, self.qg_sees)
             if given.history:
-                return teacher_forced(out, problem, qg, qa, self.qg_sees, given.history)
-            return stepwise(out, problem, qg, qa, self.qg_sees, self.settings.max_steps, given)
+                loop = partial(teacher_forced, *common, given.history)
+            else:
+                loop = partial(stepwise, *common, self.settings.max_steps, given)
+            return loop() if self.guidance == "none" else planned(out, problem, self._planner, qa, loop)
         assert self._lm is not None
         return single(out, problem, self._lm, with_rationale=self.settings.solver == "cot")
 
@@ -232,6 +258,7 @@ class Solving:
             tokens=out.tokens,
             seconds=round(job.seconds, 4),
             version=TRANSCRIPT_VERSION,
+            plan=None if out.plan is None else out.plan.strip(),
         )
 
 
@@ -308,9 +335,24 @@ def decode(request: Request) -> Iterator[str]:
         request.lm.cancel([request])
 
 
+def _check_plan(settings: SolveSettings, qg: LM | None, planner: LM | None) -> None:
+    """Raise `UserError` where QG does not get the plan that it was trained to read."""
+    reads = qg.guidance if qg else "none"
+    if reads == "none" and (planner or settings.plan_by == "gold"):
+        raise UserError(f"{qg.name if qg else settings.solver} reads no plan; leave the planner and plan_by out")
+    if qg and reads != "none" and settings.plan_by == "planner":
+        if planner is None:
+            raise UserError(f"{qg.name} reads a plan ({reads}); give --planner, or plan_by=gold where gold is known")
+        if planner.guidance != reads:
+            raise UserError(
+                f"{planner.name} writes {planner.guidance}, but {qg.name} reads {reads}; give a planner of {reads}"
+            )
+
+
 def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
     """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
-    wanted = {"lm": ("unified",) if solver == "tied" else (solver,)}.get(place, (place, "unified"))
+    single = ("unified",) if solver == "tied" else (solver,)
+    wanted = {"lm": single, "planner": ("planner",)}.get(place, (place, "unified"))
     if role is not None and role not in wanted:
         raise UserError(
             f"{name} was trained as {role!r} and cannot be the {place} of solver {solver!r}; "
@@ -325,6 +367,7 @@ def solve(
     qg: LM | None = None,
     qa: LM | None = None,
     lm: LM | None = None,
+    planner: LM | None = None,
     samples: int = 1,
     batch_size: int = 64,
     **settings: object,
@@ -334,7 +377,7 @@ def solve(
     ``settings`` are the fields of `SolveSettings`. Bad model output ends a trace with a named reason, never with an
     exception; missing models and unknown settings raise `UserError`.
     """
-    solving = Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm)
+    solving = Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm, planner)
     return solving.run(((problem, k) for problem in problems for k in range(samples)), batch_size)
 
 
@@ -345,7 +388,8 @@ def stream(
     qg: LM | None = None,
     qa: LM | None = None,
     lm: LM | None = None,
+    planner: LM | None = None,
     **settings: object,
 ) -> Iterator[Event]:
     """Solve one problem, piece by piece; see `Event` and `solve`."""
-    return Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm).stream(problem)
+    return Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm, planner).stream(problem)

@@ -7,7 +7,7 @@ one that reads it as text agree wherever the tokenizer is exact, and a KV cache 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from socratic.calculator import cut
@@ -80,6 +80,18 @@ class Codec:
             if original in self.substitutions:
                 text = text.replace(self.substitutions[original], original)
         return text
+
+    def piece(self, token: int) -> str:
+        """The text of one token, as it stands in a longer text; U+FFFD where it is but a part of a character."""
+        if self.exact:
+            return self._raw_decode([token])
+        return str(self.tokenizer.convert_ids_to_tokens(token)).replace("▁", " ")
+
+    @cached_property
+    def ids_of_pieces(self) -> dict[str, int]:
+        """Every token that is text of its own, by that text."""
+        tokens = set(range(len(self.tokenizer))) - self.special_ids - {self.end_id}
+        return {piece: token for token in sorted(tokens, reverse=True) if "\ufffd" not in (piece := self.piece(token))}
 
     def has_equals(self, token: int) -> bool:
         """Whether a token's text holds ``=``: only then can a slot's text have come to end in ``<<expr=``."""

@@ -1,8 +1,9 @@
 """One teacher-forced trainer for every role, over the transformers `Trainer`.
 
 Roles differ in their examples only: nothing in the training itself asks which one it is. The loss is the sum of -log p
-over learned tokens divided by their number in the whole (accumulated) batch, so one example per problem gives the
-gradient of one example per slot (Shridhar et al. 2212.00193, eq. 2; teacher forcing: the history is the chain's own).
+over learned tokens divided by their number in the whole (accumulated) batch, each token counted by its chain's weight,
+so one example per problem gives the gradient of one example per slot (Shridhar et al. 2212.00193, eq. 2; teacher
+forcing: the history is the chain's own).
 """
 
 from __future__ import annotations
@@ -167,6 +168,7 @@ def _train(
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
+        guidance=settings.guidance if run.role in ("qg", "planner") else "none",
         calculator=start.codec.exact,
         end_id=start.codec.end_id,
         end_text=start.codec.end_text,

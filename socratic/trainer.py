@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from socratic.lm.seq2seq import pad
 from socratic.optimizer import MuonAdamW
 from socratic.store import write_manifest
-from socratic.types import Example, UserError
+from socratic.types import Candidates, Example, UserError
 
 _IGNORED = -100
 _CPU_TOKENS = 3072
@@ -52,6 +52,14 @@ def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     finally:
         hook.remove()
     return logits, labels[:, 1:][keep[:, :-1]]
+
+
+def at_targets(batch: dict[str, torch.Tensor], name: str) -> torch.Tensor | None:
+    """What ``batch`` holds as ``name`` [rows, length, …] at the learned tokens, as `target_logits` orders them."""
+    if name not in batch:
+        return None
+    first = 0 if "attention_mask" in batch else 1  # a decoder's first token has nothing that predicts it
+    return batch[name][:, first:][batch["labels"][:, first:] != _IGNORED]
 
 
 def compile_layers(model: Any) -> None:
@@ -91,24 +99,67 @@ def _freed_memory_kept() -> Iterator[None]:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def summed_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of -log p in fp32 of ``targets`` [n] under ``logits`` [n, vocabulary]."""
-    return cross_entropy(logits.float(), targets, reduction="sum")
+def summed_nll(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Sum of -log p in fp32 of ``targets`` [n] under ``logits`` [n, vocabulary], each times its weight [n] if given."""
+    if weights is None:
+        return cross_entropy(logits.float(), targets, reduction="sum")
+    return cross_entropy(logits.float(), targets, reduction="none").dot(weights)
 
 
-def to_row(example: Example) -> dict[str, Any]:
-    """An example as `collate` takes it: ids, labels, and whether an encoder reads the ids."""
+def summed_kl(
+    logits: torch.Tensor, candidates: torch.Tensor, chances: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum of the Kullback-Leibler divergences, in fp32, of ``logits`` [n, vocabulary] from the ``candidates`` [n, k].
+
+    These are tokens, and their ``chances`` [n, k] add up to 1; of a single one it is -log p. ``weights`` [n] as above.
+    """
+    log_p = logits.float().log_softmax(-1).gather(-1, candidates)
+    divergences = (torch.xlogy(chances, chances) - chances * log_p).sum(-1)
+    return divergences.sum() if weights is None else divergences.dot(weights)
+
+
+def to_row(example: Example, soft: bool = False) -> dict[str, Any]:
+    """An example as `collate` takes it: ids, labels, whether an encoder reads the ids, and a weight that is not 1.
+
+    ``soft`` keeps the targets that are more than the ids themselves.
+    """
     labels = [i if learned else _IGNORED for i, learned in zip(example.ids, example.learned, strict=True)]
-    return {"input_ids": list(example.source or example.ids), "labels": labels, "encoded": bool(example.source)}
+    row = {"input_ids": list(example.source or example.ids), "labels": labels, "encoded": bool(example.source)}
+    if example.weight != 1:
+        row["weight"] = example.weight
+    if soft and example.targets:
+        row["targets"] = example.targets
+    return row
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Pad on the right: ids with 0, labels with -100; an attention mask by length where an encoder reads the ids."""
+    """Pad on the right: ids with 0, labels with -100; an attention mask by length where an encoder reads the ids.
+
+    Only where a row has them there are ``weights`` [rows, length], and ``candidates`` and ``chances`` [rows, length,
+    k], which without a teacher's are the label alone.
+    """
     ids, mask = pad([row["input_ids"] for row in rows])
     longest = max(len(row["labels"]) for row in rows)
     labels = torch.tensor([row["labels"] + [_IGNORED] * (longest - len(row["labels"])) for row in rows])
     batch = {"input_ids": ids, "labels": labels}
+    if any("weight" in row for row in rows):
+        batch["weights"] = torch.tensor([[row.get("weight", 1.0)] * longest for row in rows])
+    if any("targets" in row for row in rows):
+        batch["candidates"], batch["chances"] = _soft_targets([row.get("targets", ()) for row in rows], labels)
     return batch | {"attention_mask": mask} if rows[0]["encoded"] else batch
+
+
+def _soft_targets(rows: Sequence[Sequence[Candidates]], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    most = max(len(found) for row in rows for found in row)
+    candidates = labels.clamp(min=0)[:, :, None].repeat(1, 1, most)
+    chances = torch.zeros(*labels.shape, most)
+    chances[:, :, 0] = 1.0
+    for b, row in enumerate(rows):
+        for place, found in enumerate(row):
+            if found:
+                candidates[b, place, : len(found)] = torch.tensor([token for token, _ in found])
+                chances[b, place] = torch.tensor([p for _, p in found] + [0.0] * (most - len(found)))
+    return candidates, chances
 
 
 def cpu_parts(batch: dict[str, torch.Tensor], tokens: int = _CPU_TOKENS) -> list[dict[str, torch.Tensor]]:
@@ -148,7 +199,10 @@ class StudentTrainer(transformers.Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.accuracy, self.muon = accuracy, muon
+        rows: Any = self.train_dataset
+        self.weighted = any("weight" in row for row in rows)
         self.nll = torch.compile(summed_nll, dynamic=True) if compiled else summed_nll
+        self.kl = torch.compile(summed_kl, dynamic=True) if compiled else summed_kl
         self.model_accepts_loss_kwargs = True  # so that `num_items_in_batch` counts the whole accumulated batch
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -175,6 +229,20 @@ class StudentTrainer(transformers.Trainer):
         sampler.batch_size *= self.accelerator.num_processes  # the same batches for any number of processes
         return _EpochOrder(sampler, self)
 
+    def summed(self, batch: dict[str, torch.Tensor], logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of the loss of ``batch`` under what `target_logits` gives for it."""
+        weights, candidates, chances = (at_targets(batch, name) for name in ("weights", "candidates", "chances"))
+        if candidates is None or chances is None:
+            return self.nll(logits, targets, weights)
+        return self.kl(logits, candidates, chances, weights)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """The learned tokens of the whole accumulated batch of all devices, each counted by its weight."""
+        if not self.weighted:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = torch.stack([_total_weight(batch) for batch in batch_samples]).sum()
+        return self.accelerator.reduce(total.to(device), "sum")
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one batch; on a CPU in parts of some thousand tokens, whose gradients add up.
 
@@ -187,35 +255,43 @@ class StudentTrainer(transformers.Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Sum of -log p over learned tokens, divided by their number in the whole batch of all devices."""
-        summed = self.nll(*target_logits(model, inputs))
+        """Weighted sum of the loss over learned tokens, divided by their weight in the whole batch of all devices."""
+        summed = self.summed(inputs, *target_logits(model, inputs))
         mean: torch.Tensor = summed / num_items_in_batch * self.accelerator.num_processes
         return mean
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Dev loss and accuracy per learned token, over all of them, and accuracy per problem if asked for."""
+        """Dev loss, as in training, and accuracy per learned token, and accuracy per problem if asked for."""
         given: Any = eval_dataset or self.eval_dataset
         rows: Any = list(given)
         if (processes := self.accelerator.num_processes) > 1:  # else examples would be repeated to fill batches
             nothing = {**rows[0], "labels": [_IGNORED] * len(rows[0]["labels"])}
             rows += [nothing] * (-len(rows) % (self.args.per_device_eval_batch_size * processes))
-        totals = torch.zeros(3, dtype=torch.float64)
+        totals = torch.zeros(4, dtype=torch.float64)
         model: Any = self.model
         model.eval()
         with torch.no_grad():
             for batch in self.get_eval_dataloader(rows):
-                logits, targets = target_logits(self.model_wrapped, self._prepare_inputs(batch))
-                nll = self.nll(logits, targets).item()
-                totals += torch.tensor([nll, (logits.argmax(-1) == targets).sum().item(), len(targets)])
-        nll, right, count = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
-        metrics = {"eval_loss": round(nll / count, 5), "eval_token_accuracy": round(right / count, 5)}
+                inputs = self._prepare_inputs(batch)
+                logits, targets = target_logits(self.model_wrapped, inputs)
+                loss = self.summed(inputs, logits, targets).item()
+                right = (logits.argmax(-1) == targets).sum().item()
+                totals += torch.tensor([loss, _total_weight(inputs).item(), right, len(targets)])
+        loss, weight, right, count = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
+        metrics = {"eval_loss": round(loss / weight, 5), "eval_token_accuracy": round(right / count, 5)}
         if self.accuracy is not None:
             metrics["eval_accuracy"] = self.accuracy(model)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _total_weight(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The number of learned tokens, each counted by its weight."""
+    weights = at_targets(batch, "weights")
+    return (batch["labels"] != _IGNORED).sum().float() if weights is None else weights.sum()
 
 
 class _EpochOrder(torch.utils.data.Sampler[int]):

@@ -69,6 +69,8 @@ class Tutor:
         pair = solving.pair
         if pair is None:
             raise UserError(f"solver {solving.settings.solver!r} asks no sub-questions; give --qg and --qa, or tied")
+        if solving.guidance != "none":
+            raise UserError(f"{pair[0].name} reads a plan, which the tutor does not make; give a QG without guidance")
         self.problem, self.solving, self.gold = problem, solving, gold
         self.root = self.here = Node(Step("", ""))
         self.question: str | None = None

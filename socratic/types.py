@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 AnswerType = Literal["number", "yesno", "choice", "text"]
-Role = Literal["qg", "qa", "unified", "cot", "answer"]
+Role = Literal["qg", "qa", "unified", "cot", "answer", "planner"]
 QGSees = Literal["answers", "questions"]
 """What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
+
+Guidance = Literal["none", "count", "operators", "equations"]
+"""What a guided QG reads behind the problem, and a planner writes: ``3``, ``- *`` or ``12 - 5 ; 7 * 2``."""
 
 Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
 
@@ -92,8 +95,9 @@ class Chain(_Record):
     ``answer`` is the gold answer and fills the final slot; ``final_answer`` is what the steps themselves arrive at.
     ``source`` is ``gold``, ``teacher:NAME``, ``student:RUN``, ``imported:KIND`` or ``augmented:KIND-NUMBER``.
     ``metadata`` carries ``context`` and ``choices`` where the problem has them, so that a chain alone is enough to
-    train on, ``made_from``, the id of the problem that an augmented one was made of, and ``given_steps``, the number of
-    steps at the beginning that are not learned.
+    train on, ``made_from``, the id of the problem that an augmented one was made of, ``given_steps``, the number of
+    steps at the beginning that are not learned, and ``weight``, how much it counts in training (1 where it says
+    nothing, 0 for not at all).
     """
 
     problem_id: str
@@ -118,17 +122,25 @@ class Chain(_Record):
         object.__setattr__(self, "steps", steps)
 
 
+Candidates = tuple[tuple[int, float], ...]
+"""Tokens that might stand at one place, and their probabilities, which add up to 1."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One training sample: token ``ids`` and which of them are ``learned`` (the label mask), of equal length.
 
     ``source`` is empty for causal models; for encoder-decoders it is what the encoder reads, and ``ids`` is one slot.
+    ``weight`` is how much each of its learned tokens counts in the loss. ``targets``, where there are any, are as many
+    as ``ids``: a teacher's candidates for that place, or none, where the token itself is the target.
     """
 
     problem_id: str
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
     source: tuple[int, ...] = ()
+    weight: float = 1.0
+    targets: tuple[Candidates, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,8 @@ class Trace(_Record):
     ``raw`` is the learned text of all slots and then ``\\n#### …``: the text that is scored. ``answer`` is the final
     slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
     markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in,
-    so that the sum over a run is the time that solving took.
+    so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read behind the problem; the
+    JSON of a trace without one leaves it out.
     """
 
     problem_id: str
@@ -166,10 +179,17 @@ class Trace(_Record):
     tokens: int
     seconds: float
     version: str
+    plan: str | None = None
 
     def __post_init__(self) -> None:
         steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
         object.__setattr__(self, "steps", steps)
+
+    def to_json(self) -> dict[str, Any]:
+        values = super().to_json()
+        if self.plan is None:
+            del values["plan"]
+        return values
 
 
 @dataclass(frozen=True)

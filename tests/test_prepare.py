@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from test_trainer import CHAINS, save_tiny
 from socratic import prepare as module
 from socratic.examples import build_examples
 from socratic.prepare import TrainingRun, TrainSettings, prepare
-from socratic.types import Role
+from socratic.types import Role, UserError
 
 
 def test_ids_are_made_once_and_again_where_anything_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,17 @@ def test_ids_are_made_once_and_again_where_anything_changed(tmp_path: Path, monk
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(kept.read_bytes()[:50])
     assert examples() == first
+
+
+def test_chains_of_weight_0_are_left_out(tmp_path: Path) -> None:
+    chains = [replace(chain, metadata={"weight": weight}) for chain, weight in zip(CHAINS, (0, 0.5, 1), strict=True)]
+    run = TrainingRun("qa", save_tiny(tmp_path / "student", "llama"), chains, [], "here")
+    assert [(e.problem_id, e.weight) for e in prepare(run, TrainSettings.parse({}), print).examples] == [
+        ("tiny/books", 0.5),
+        ("tiny/pens", 1.0),
+    ]
+    nothing = replace(run, chains=chains[:1])
+    with pytest.raises(
+        UserError, match="no training example is left of 1 chains; all exceed 512 tokens or have weight"
+    ):
+        prepare(nothing, TrainSettings.parse({}), print)

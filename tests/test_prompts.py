@@ -41,11 +41,20 @@ def test_what_a_role_sees_and_learns(role: Role, sees: QGSees) -> None:
 
 
 def test_every_role_has_a_transcript() -> None:
-    assert {role for role, _ in TRANSCRIPTS} == set(get_args(Role))
+    assert {role for role, _ in TRANSCRIPTS} == set(get_args(Role)) - {"planner"}
+
+
+@pytest.mark.parametrize("sees", get_args(QGSees))
+def test_a_plan_is_read_by_qg_alone_and_written_by_the_planner(sees: QGSees) -> None:
+    for role, _ in TRANSCRIPTS:
+        _, slots = render_chain(TWO, role, sees, "count")
+        plain = render_chain(TWO, role, sees)[1]
+        assert slots == ([Slot("plan", "2", learned=False), *plain] if role == "qg" else plain)
+    assert render_chain(TWO, "planner", sees, "count") == ("Problem: P", [Slot("plan", "2", learned=True)])
 
 
 def test_markers() -> None:
-    assert MARKERS == {"question": "\nQ:", "answer": "\nA:", "final": "\n####"}
+    assert MARKERS == {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
 
 
 def test_context_stands_before_the_question_and_choices_after_it() -> None:

@@ -100,7 +100,7 @@ def test_substitutions_are_recorded_and_undone_in_what_a_model_writes(inexact: C
 
 
 def test_inexact_tokenizers_get_markers_without_newlines(inexact: Codec) -> None:
-    assert [inexact.decode(inexact.marker(kind)).strip() for kind in KINDS] == ["| Q:", "| A:", "| ####"]
+    assert [inexact.decode(inexact.marker(kind)).strip() for kind in KINDS] == ["| Q:", "| A:", "| ####", "| Plan:"]
     for kind in KINDS:
         assert inexact.tokenizer.unk_token_id not in inexact.marker(kind)
     assert len({tuple(inexact.marker(kind)) for kind in KINDS}) == len(MARKERS)

@@ -17,7 +17,7 @@ from socratic.examples import causal_example, slot_examples
 from socratic.lm import scratch
 from socratic.store import check_manifest
 from socratic.tokens import Codec
-from socratic.trainer import Guard, StudentTrainer, collate, cpu_parts, target_logits, to_row
+from socratic.trainer import Guard, StudentTrainer, collate, cpu_parts, summed_kl, target_logits, to_row
 from socratic.types import Chain, Example, QGSees, Role, Step, UserError
 
 KINDS = ("gpt2", "llama", "t5")
@@ -253,6 +253,79 @@ def test_accumulated_batches_make_the_step_of_one_big_batch(kind: str, tmp_path:
         trainer(model, rows, tmp_path, **shape).train()
         change = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
         assert ((change - expected).norm() / expected.norm()).item() < 1e-3
+
+
+WEIGHTS = (0.5, 2.0, 1.0, 0.25)
+
+
+def weighted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row if weight == 1 else {**row, "weight": weight} for row, weight in zip(rows, WEIGHTS, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_a_token_counts_by_its_weight_in_the_whole_accumulated_batch(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_for(kind, CHAINS * 2)[:4]
+    model = tiny_model(kind)
+    parts = [summed_loss(model, [row]) for row in rows]
+    summed = torch.stack([w * loss for w, (loss, _) in zip(WEIGHTS, parts, strict=True)]).sum()
+    mean: Any = summed / sum(w * count for w, (_, count) in zip(WEIGHTS, parts, strict=True))
+    mean.backward()
+    expected = -0.1 * torch.cat([p.grad.flatten() for p in model.parameters()])
+    for size, tokens in ((4, 10_000), (2, 10_000), (4, 100)):  # whole, accumulated, and in a processor's parts
+        monkeypatch.setattr("socratic.trainer.cpu_parts", lambda batch, most=tokens: cpu_parts(batch, most))
+        model = tiny_model(kind)
+        before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        shape: dict[str, Any] = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
+        made = trainer(model, weighted(rows), tmp_path, dev=weighted(rows), max_steps=1, **shape)
+        assert made.evaluate()["eval_loss"] == pytest.approx(mean.item(), abs=2e-5)
+        made.train()
+        change = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
+        assert ((change - expected).norm() / expected.norm()).item() < 1e-3
+
+
+SOFT = Example(
+    "soft",
+    (5, 6, 7, 8, 9),
+    (False, False, True, True, True),
+    weight=0.5,
+    targets=((), (), ((7, 0.75), (11, 0.25)), ((12, 1.0),), ()),
+)
+
+
+def test_soft_targets_are_learned_by_their_divergence(tmp_path: Path) -> None:
+    hard = rows_for("gpt2", CHAINS[:1])
+    model = tiny_model("gpt2").eval()
+    with torch.no_grad():
+        log_p = model(input_ids=torch.tensor([SOFT.ids])).logits[0].log_softmax(-1)
+        nll, count = summed_loss(model, hard)
+    wanted = 0.75 * (math.log(0.75) - log_p[1, 7]) + 0.25 * (math.log(0.25) - log_p[1, 11]) - log_p[2, 12] - log_p[3, 9]
+    rows = [*hard, to_row(SOFT, soft=True)]
+    made = trainer(model, rows, tmp_path, dev=rows, per_device_eval_batch_size=2)
+    mean = (nll + 0.5 * wanted) / (count + 0.5 * 3)
+    assert made.evaluate()["eval_loss"] == pytest.approx(mean.item(), abs=2e-5)
+    batch = collate(rows)
+    assert made.compute_loss(model, batch, num_items_in_batch=count + 0.5 * 3).item() == pytest.approx(
+        mean.item(), rel=1e-5
+    )
+    assert sum(part["candidates"].shape[0] for part in cpu_parts(batch, 60)) == 2
+    assert "targets" not in to_row(SOFT)
+
+
+def test_a_divergence_from_the_label_alone_is_its_nll() -> None:
+    logits, labels = torch.randn(7, 30), torch.arange(7)
+    alone = summed_kl(logits, labels[:, None], torch.ones(7, 1))
+    padded = summed_kl(logits, torch.stack([labels, labels + 3], 1), torch.tensor([[1.0, 0.0]] * 7))
+    assert alone.item() == pytest.approx(cross_entropy(logits, labels, reduction="sum").item(), rel=1e-6)
+    assert padded.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_weights_of_one_leave_no_trace() -> None:
+    rows = rows_for("gpt2")
+    assert all("weight" not in row for row in rows)
+    assert set(collate(rows)) == {"input_ids", "labels"}
+    assert to_row(Example("a", (5, 6), (False, True), weight=1.0)) == to_row(Example("a", (5, 6), (False, True)))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])

@@ -17,7 +17,8 @@ from socratic.solving import solve
 from socratic.tokens import Codec
 from socratic.types import Chain, Completion, Problem, Role, Solver, Step, Trace
 
-ROLES: tuple[Role, ...] = get_args(Role)
+ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "planner")
+"""Those that solve; a planner has no transcript of its own without guidance."""
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 FAMILIES = ("gpt2", "llama", "qwen2")
 # Merges cross the places where texts are cut, so that a text tokenised whole differs from one tokenised in pieces.
@@ -293,4 +294,4 @@ def problems(count: int) -> list[Problem]:
     return [Problem(f"p{i}", "tiny", "test", f"Count {i}: {'ab' * (i * 7 % 23)}?", str(i)) for i in range(count)]
 
 
-KINDS: tuple[SlotKind, ...] = ("question", "answer", "final")
+KINDS: tuple[SlotKind, ...] = ("question", "answer", "final", "plan")

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, runs, selfimprove, students, teaching
+from socratic.cli import data, recipes, refining, runs, selfimprove, students, teaching
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
@@ -27,6 +27,9 @@ for command in (
     teaching.augment,
     selfimprove.harvest,
     selfimprove.corrupt,
+    refining.reward,
+    refining.soften,
+    refining.mix,
     students.train,
     students.merge,
     students.average,

@@ -13,6 +13,7 @@ from socratic.cli.shared import (
     Calculator,
     Device,
     Dtype,
+    Planner,
     Seed,
     Settings,
     Single,
@@ -29,6 +30,7 @@ def serve(
     qg: QG = None,
     qa: QA = None,
     lm: Single = None,
+    planner: Planner = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server.")] = 8000,
     api_key: Annotated[
@@ -50,7 +52,7 @@ def serve(
         if error.name != "aiohttp":
             raise
         raise UserError("serve needs aiohttp; install it with: pip install 'socratic[serve]'") from None
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, "local")
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, "local", planner)
     service = Service(solving, batch_size, api_key)
 
     def ready(url: str) -> None:

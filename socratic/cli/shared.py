@@ -55,6 +55,9 @@ Calculator = Annotated[Literal["on", "off"] | None, typer.Option(help="Compute <
 SolverOption = Annotated[Solver, typer.Option(help="The loop.")]
 QG = Annotated[str | None, typer.Option(autocompletion=complete_models, help="The student that asks: MODEL.")]
 QA = Annotated[str | None, typer.Option(autocompletion=complete_models, help="The student that answers: MODEL.")]
+Planner = Annotated[
+    str | None, typer.Option(autocompletion=complete_models, help="The student that writes a guided QG's plan: MODEL.")
+]
 Single = Annotated[
     str | None,
     typer.Option("--lm", autocompletion=complete_models, help="The one student of the other solvers: MODEL."),
@@ -89,6 +92,7 @@ def make_solving(
     dtype: str,
     setting: list[str] | None,
     engine: Literal["local", "ray"],
+    planner: str | None = None,
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
     from socratic.lm.load import default_device, has_bf16
@@ -97,15 +101,15 @@ def make_solving(
     on = None if calculator is None else calculator == "on"
     given = merged_settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)
     settings = SolveSettings.parse(given)
-    settings.check_models(qg, qa, lm)
+    settings.check_models(qg, qa, lm, planner)
     if engine == "ray":
         if device is not None:
             raise UserError(f"--device {device} names one of this machine's; leave it out with --engine ray")
         device = "cpu"  # here the students are only described, and a worker may need the GPU
         if dtype == "auto":
             dtype = "bf16" if has_bf16(default_device()) else "fp32"  # the same on every machine
-    models = load_models([path for path in (qg, qa, lm) if path], device, dtype)
-    places = {place: path for place, path in (("qg", qg), ("qa", qa), ("lm", lm)) if path}
+    places = {place: path for place, path in (("qg", qg), ("qa", qa), ("lm", lm), ("planner", planner)) if path}
+    models = load_models(list(places.values()), device, dtype)
     lms = {place: models[path] for place, path in places.items()}
     if engine == "ray":
         from socratic.cluster import RaySolving
@@ -126,13 +130,16 @@ def newest_students(runs: Path) -> dict[str, str]:
     newest: dict[str, Path] = {}
     pair: dict[str, Path] = {}
     homes: dict[Path, dict[str, Path]] = {}
-    for card in sorted(runs.rglob(CARD), key=lambda card: card.stat().st_mtime):
-        folder = card.parent
+    for file in sorted(runs.rglob(CARD), key=lambda file: file.stat().st_mtime):
+        folder = file.parent
         if not (folder / MANIFEST).is_file():
             continue
         try:
-            role = read_card(folder).role
+            card = read_card(folder)
         except UserError:
+            continue
+        role = card.role
+        if role == "qg" and card.guidance != "none":  # it would need a planner
             continue
         siblings = homes.setdefault(folder.parent, {})
         newest[role] = siblings[role] = folder

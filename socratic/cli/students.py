@@ -25,6 +25,7 @@ from socratic.cli.shared import (
     Dtype,
     Engine,
     Limit,
+    Planner,
     PushToHub,
     Samples,
     Scheme,
@@ -52,7 +53,7 @@ from socratic.cli.shared import (
 )
 from socratic.report import visible
 from socratic.report.paint import paint_solution
-from socratic.types import AnswerType, Problem, QGSees, Role, Trace, UserError
+from socratic.types import AnswerType, Guidance, Problem, QGSees, Role, Trace, UserError
 
 if TYPE_CHECKING:
     from socratic.solving import Solving
@@ -75,6 +76,9 @@ def train(
     qg_sees: Annotated[
         QGSees, typer.Option(help="What QG reads: answers (iterative) or questions (plan).")
     ] = "answers",
+    guidance: Annotated[
+        Guidance, typer.Option(help="What a planner writes, and a guided QG reads, behind the problem.")
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Of order, dropout and new weights.")] = 0,
     setting: Settings = None,
     data_dir: DataDir = None,
@@ -90,7 +94,7 @@ def train(
     from socratic.train import starting_point
     from socratic.train import train as train_student
 
-    settings = TrainSettings.parse(merged_settings(setting, seed=seed))
+    settings = TrainSettings.parse(merged_settings(setting, seed=seed, guidance=guidance))
     student = starting_point(student, start_from)
     name = chains.removeprefix("gold:")
     columns = column_names(column)
@@ -175,6 +179,7 @@ def solve(
     qg: QG = None,
     qa: QA = None,
     lm: Single = None,
+    planner: Planner = None,
     calculator: Calculator = None,
     samples: Samples = 1,
     temperature: Temperature = 0.0,
@@ -211,7 +216,7 @@ def solve(
     if solver == "socratic" and not (qg or qa or lm):
         newest = newest_students(Path("runs"))
         qg, qa = newest["qg"], newest["qa"]
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     if as_json or file is not None or samples > 1:
         _solve_all(solving, problems, samples, batch_size, as_json)
         return
@@ -235,6 +240,7 @@ def evaluate(
     qg: QG = None,
     qa: QA = None,
     lm: Single = None,
+    planner: Planner = None,
     calculator: Calculator = None,
     samples: Samples = 1,
     temperature: Temperature = 0.0,
@@ -265,6 +271,7 @@ def evaluate(
 
     With --swap or --intervene, several runs in folders below --out, and a table of where the errors came from.
     """
+    from socratic.guidance import with_plans
     from socratic.interventions import REPLACEMENTS, SWAPS
     from socratic.progress import evaluate_with_bar
     from socratic.report.interventions import effects_table, investigate
@@ -273,8 +280,11 @@ def evaluate(
     data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
     problems = load_problems(name, split, data_dir, limit, **data, fold=fold)
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
-    chains = load_chains(name, split, data_dir, **data) if kinds else []
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine)
+    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
+    with_gold_plans = solving.settings.plan_by == "gold"
+    chains = load_chains(name, split, data_dir, **data) if kinds or with_gold_plans else []
+    if with_gold_plans:
+        problems = with_plans(problems, chains, solving.guidance)
     record = {"data": name, "split": split, "split_scheme": split_scheme, **({"fold": fold} if fold else {})}
 
     def run(solving: Solving, folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from socratic.calculator import calculate, format_result, pending
 from socratic.prompts import SlotKind
 from socratic.tokens import Codec
-from socratic.types import CalculatorError, Completion, QGSees, Role
+from socratic.types import CalculatorError, Completion, Guidance, QGSees, Role
 
 
 class Session(Protocol):
@@ -73,6 +73,8 @@ class LM(ABC):
     role: Role | None = None
     """What it was trained for; None where any role is as good."""
     qg_sees: QGSees = "answers"
+    guidance: Guidance = "none"
+    """The plan that it reads as QG, or writes as planner."""
     has_calculator: bool = True
     """Whether slots of this model can be interrupted for the calculator's results."""
     calculator_default: bool = True

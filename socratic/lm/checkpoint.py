@@ -16,7 +16,7 @@ from socratic.config import Settings
 from socratic.lm.model_card import model_card
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.store import MANIFEST, atomic_write, read_json, write_json, write_jsonl, write_manifest
-from socratic.types import QGSees, Role, UserError
+from socratic.types import Guidance, QGSees, Role, UserError
 
 CARD = "socratic.json"
 README = "README.md"
@@ -40,6 +40,8 @@ class Card(Settings):
 
     role: Role
     qg_sees: QGSees = "answers"
+    guidance: Guidance = "none"
+    """The plan that this QG reads, or this planner writes."""
     calculator: bool
     """Whether loops stop for the calculator unless told otherwise."""
     transcript: str = TRANSCRIPT_VERSION

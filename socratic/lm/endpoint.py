@@ -17,6 +17,7 @@ from socratic.types import Completion, UserError
 
 _IN_FLIGHT = 8
 _DONE = "DONE"
+_WRITES: tuple[SlotKind, ...] = ("question", "answer", "final")
 
 
 class TextSession:
@@ -67,7 +68,7 @@ class EndpointLM(LM):
             ) from None
         self.name = model
         self._queue: list[Request] = []
-        self._instructions = {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in MARKERS}
+        self._instructions = {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in _WRITES}
         self.fingerprint = hash_json([model, str(self._client.base_url), self._instructions])
 
     def session(self) -> TextSession:

@@ -87,6 +87,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
+        lm.guidance = card.guidance
         if card.recipe is not None:
             fold = {} if card.fold is None else {"fold": card.fold}
             lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage, **fold}

@@ -28,6 +28,7 @@ _DOES = {
     "unified": "asks and answers the sub-questions of a problem",
     "cot": "writes a chain of thought and the final answer",
     "answer": "writes the final answer at once",
+    "planner": "writes the plan that a guided QG reads",
 }
 _SEES = {"answers": ", reading the answers so far", "questions": ", reading only the problem and its own questions"}
 _SOLVE = {
@@ -36,6 +37,7 @@ _SOLVE = {
     "unified": "socratic solve 'TEXT' --solver unified --lm {folder}",
     "cot": "socratic solve 'TEXT' --solver cot --lm {folder}",
     "answer": "socratic solve 'TEXT' --solver answer --lm {folder}",
+    "planner": "socratic solve 'TEXT' --planner {folder} --qg QG --qa QA",
 }
 
 
@@ -63,9 +65,12 @@ def model_card(name: str, card: Card) -> str:
         "written by": ", ".join(card.data.get("written_by", ())) or None,
         "data's SHA-256": card.data.get("sha256"),
         "ends at": f"`{card.end_text}`",
+        "plan": None if card.guidance == "none" else card.guidance,
         "calculator": "on by default" if card.calculator else "off by default",
     }
     solve = _SOLVE[card.role].format(folder=name)
+    if card.role == "qg" and card.guidance != "none":
+        solve += " --planner PLANNER"
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n# {name}",
         f"A student of `socratic`, role **{card.role}**: it {_DOES[card.role]}"
@@ -98,7 +103,7 @@ def _table(head: str, rows: dict[str, object]) -> str:
 
 def _transcript(card: Card) -> str:
     """The example as this student is trained on it."""
-    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees)
+    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees, card.guidance)
     lines = [f"{text}{card.end_text}"]
     for slot in slots:
         written = "    <- the student" if slot.learned else ""

@@ -19,14 +19,14 @@ _WIDTH, _LAYERS, _HEADS, _POSITIONS = 192, 4, 6, 1024
 def train_tokenizer(texts: Iterable[str], vocabulary: int = _VOCABULARY) -> Any:
     """A sentencepiece BPE tokenizer: digits apart, bytes for unknown characters, no dummy prefix, newline kept.
 
-    The transcript's markers are one token each. Returned as a fast transformers tokenizer that gives every text back
-    exactly (but for U+2581, its own space mark).
+    The markers of questions, answers and final answers are one token each. Returned as a fast transformers tokenizer
+    that gives every text back exactly (but for U+2581, its own space mark).
     """
     import sentencepiece
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    symbols = [*MARKERS.values(), "<<", ">>"]
+    symbols = [MARKERS["question"], MARKERS["answer"], MARKERS["final"], "<<", ">>"]
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LABELS = {
     "problem": "Problem: ",
+    "plan": "Plan: ",
     "question": "Q: ",
     "answer": "A: ",
     "final": "#### ",
@@ -189,6 +190,8 @@ def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trac
     for trace, score in traces:
         how = f"\nSample {trace.sample}: {trace.solver}, calculator {'on' if trace.calculator else 'off'}"
         console.print(Text(how, "dim"), soft_wrap=True)
+        if trace.plan is not None:
+            paint(console, "plan", trace.plan or "(nothing)")
         for place, step in enumerate(trace.steps, start=1):
             paint(console, "question", step.question, place)
             paint(console, "answer", step.answer or "(nothing)", place if step.question else 0)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
@@ -60,14 +61,14 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
     solved = [t for t in run.traces if (t.problem_id, t.sample) in right]
     numeric = {problem.id for problem in run.problems if problem.answer_type == "number"}
     asked = [t for t in run.traces if t.solver not in _NOT_ASKING]
-    pairs = [pair for t in asked if t.problem_id in chains for pair in _aligned(t, chains[t.problem_id])]
+    pairs = [pair for t in asked if t.problem_id in chains for pair in aligned(t.steps, chains[t.problem_id].steps)]
     counts = [(len(t.steps), len(chains[t.problem_id].steps)) for t in asked if t.problem_id in chains]
     leaks = [leak for t in asked for leak in _leaks(problems[t.problem_id], t.steps)]
     kept = [share for t in run.traces if (share := step_accuracy(t, chains.get(t.problem_id))) is not None]
     answers = [step.answer for t in run.traces for step in t.steps]
     marked, bare = (sum(len([*find(answer)]) for answer in answers) for find in (marks, prose))
     return StepReport(
-        bleu=_bleu(pairs),
+        bleu=bleu(pairs),
         token_f1=_mean([token_f1(*pair) for pair in pairs]),
         granularity=_mean([mine / gold for mine, gold in counts]),
         same_count=_mean([mine == gold for mine, gold in counts]),
@@ -121,15 +122,13 @@ def steps_table(reports: Mapping[str, StepReport]) -> Table:
     return made
 
 
-def _aligned(trace: Trace, chain: Chain) -> Iterator[tuple[str, str]]:
+def aligned(steps: Sequence[Step], gold: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """The j-th question and the j-th gold one, as far as both go; what only one has stands against nothing."""
-    mine, gold = [s.question for s in trace.steps], [s.question for s in chain.steps]
-    length = max(len(mine), len(gold))
-    padded = (questions + [""] * (length - len(questions)) for questions in (mine, gold))
-    yield from zip(*padded, strict=True)
+    yield from zip_longest((s.question for s in steps), (s.question for s in gold), fillvalue="")
 
 
-def _bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
+def bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """BLEU (0 to 100, sacrebleu) of texts against their gold ones; None without any."""
     if not pairs:
         return None
     import sacrebleu

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from socratic.prompts import Style
+from socratic.targets import kept_tokens
 from socratic.types import Step
 
 ReplyFault = Literal[
@@ -40,10 +41,11 @@ class BadReplyError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a reply says: the steps (one without a question in a chain of thought) and the final answer."""
+    """What a reply says: the steps (one without a question in a chain of thought) and the final answer; `likeliest`."""
 
     steps: tuple[Step, ...]
     answer: str
+    tokens: Sequence[Any] = ()
 
 
 def content(raw: Mapping[str, Any]) -> str:
@@ -59,6 +61,20 @@ def content(raw: Mapping[str, Any]) -> str:
     if not isinstance(text, str) or not text.strip():
         raise BadReplyError("empty")
     return text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent, nor written
+
+
+def likeliest(raw: Mapping[str, Any]) -> list[Any]:
+    """The reply's tokens with the likeliest in their places, as a chain's metadata hold them; [] where it has none.
+
+    An endpoint gives them where a request asks for ``logprobs`` and ``top_logprobs``.
+    """
+    try:
+        said = raw["choices"][0]["logprobs"]["content"] or []
+        return kept_tokens(
+            [(str(t["token"]), [(str(o["token"]), float(o["logprob"])) for o in t["top_logprobs"]]) for t in said]
+        )
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def parse_reply(text: str, style: Style, given: Sequence[Step] = ()) -> Reply:

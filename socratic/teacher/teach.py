@@ -22,13 +22,14 @@ from socratic.config import Settings
 from socratic.curate import check
 from socratic.prompts import ReplyForm, Style, TeacherPrompt
 from socratic.store import hash_json
+from socratic.targets import TOKENS
 from socratic.tasks.base import gold_chain
 from socratic.tasks.strategyqa import resolve
 from socratic.teacher.client import Outcome, Received
 from socratic.teacher.faults import crash_point
 from socratic.teacher.ledger import Ledger, request_key
 from socratic.teacher.pace import EndpointDownError, Pace, retry_after
-from socratic.teacher.replies import BadReplyError, Reply, content, parse_reply
+from socratic.teacher.replies import BadReplyError, Reply, content, likeliest, parse_reply
 from socratic.types import Chain, Problem, Step, UserError
 
 Form = Literal["json_schema", "json_object", "text"]
@@ -129,16 +130,18 @@ class Lesson:
             body["response_format"] = _schema_format("chain", self.prompt.schema)
         elif self.form == "json_object":
             body["response_format"] = {"type": "json_object"}
-        reply = parse_reply(content((yield body)), self.prompt.style, job.given)
+        raw = yield body
+        reply = parse_reply(content(raw), self.prompt.style, job.given)
         if self.prompt.style == "answers":  # the questions of StrategyQA refer to earlier answers as #1, #2
             steps = resolve([step.question for step in reply.steps], [step.answer for step in reply.steps])
             reply = Reply(tuple(steps), reply.answer)
-        return reply
+        return replace(reply, tokens=likeliest(raw))
 
     def _zero_shot(self, problem: Problem, sample: int) -> Generator[dict[str, Any], dict[str, Any], Reply]:
         """The rationale first, then the answer (Kojima et al. 2205.11916, as in Ho et al. 2212.10071, section 3)."""
         chat = [{"role": "user", "content": f"Q: {problem.question}\nA: Let's think step by step."}]
-        rationale = content((yield self._body(chat, sample))).strip()
+        raw = yield self._body(chat, sample)
+        rationale = content(raw).strip()
         chat = [
             *chat,
             {"role": "assistant", "content": rationale},
@@ -148,7 +151,7 @@ class Lesson:
         answer = extract(said, problem.answer_type, problem.choices).predicted
         if answer is None:
             raise BadReplyError("no_answer", said[:200])
-        return Reply((Step("", rationale),), answer)
+        return Reply((Step("", rationale),), answer, likeliest(raw))
 
     def _body(self, chat: list[dict[str, str]], sample: int) -> dict[str, Any]:
         settings = self.settings
@@ -181,7 +184,9 @@ def standing(
 
 def _chain(job: Job, settings: TeachSettings, reply: Reply) -> Chain:
     chain = gold_chain(job.problem, reply.steps, split=job.problem.split)
-    return replace(chain, source=f"teacher:{settings.model}", sample=job.sample, final_answer=reply.answer)
+    metadata = {**chain.metadata, TOKENS: reply.tokens} if reply.tokens else chain.metadata
+    source = f"teacher:{settings.model}"
+    return replace(chain, source=source, sample=job.sample, final_answer=reply.answer, metadata=metadata)
 
 
 class _StoppedError(Exception):

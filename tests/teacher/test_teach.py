@@ -121,6 +121,20 @@ def test_zero_shot_chains_are_thoughts_with_an_answer_read_by_its_type() -> None
     assert raised.value.fault == "no_answer"
 
 
+@pytest.mark.parametrize("prompt", [PROMPT, None])
+def test_logprobs_of_a_reply_go_with_the_chain(prompt: TeacherPrompt | None) -> None:
+    talk = lesson(prompt, extra={"logprobs": True, "top_logprobs": 5}).conversation(Job(PENS, 0))
+    assert next(talk)["top_logprobs"] == 5
+    said = raw("Q: How many?\nA: 3*12 = 36.\n#### 36")
+    said["choices"][0]["logprobs"] = {"content": [{"token": "Q", "top_logprobs": [{"token": "Q", "logprob": 0.0}]}]}
+    if prompt is None:
+        talk.send(said)
+        said = raw("36")
+    with pytest.raises(StopIteration) as ended:
+        talk.send(said)
+    assert ended.value.value.metadata["teacher_tokens"] == [["Q", [["Q", 1.0]]]]
+
+
 def test_half_of_a_character_pair_does_not_reach_the_next_request() -> None:
     bodies, chain = converse(lesson(None), Job(PENS, 0), "3*12 is \ud83d 36.", "36")
     text = json.dumps([bodies, chain.to_json()], ensure_ascii=False)

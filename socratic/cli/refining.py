@@ -1,0 +1,227 @@
+"""Commands that add to chains what training can use: how good they are, and what else a teacher might have said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from socratic.cli.shared import (
+    AsJson,
+    BatchSize,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Samples,
+    Seed,
+    Settings,
+    Split,
+    Temperature,
+    check_out,
+    columns_table,
+    complete_models,
+    err,
+    load_models,
+    merged_settings,
+    out,
+    print_json,
+)
+from socratic.config import parse_overrides
+from socratic.report import visible
+from socratic.types import Chain, UserError
+
+if TYPE_CHECKING:
+    from socratic.lm.base import LM
+    from socratic.rewards import Kind, Reward
+    from socratic.solving import Solving
+
+
+def reward(
+    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of the chains with their rewards.")],
+    qa: Annotated[str, typer.Option(autocompletion=complete_models, help="The student that answers: MODEL.")],
+    by: Annotated[
+        str, typer.Option(help="Rewards whose product counts: fluency, granularity, answerability.")
+    ] = "answerability",
+    least: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep the chains with so much; weigh all if unset.")
+    ] = None,
+    gold: Annotated[str | None, typer.Option(help="The data set whose own questions these are set against.")] = None,
+    samples: Samples = 4,
+    temperature: Temperature = 0.7,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    setting: Settings = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reward sub-questions, to train QG on the good ones: QA answers them, and gold is what they are set against.
+
+    QA's answers are a run in the folder OUT.answers; the same command continues there.
+    """
+    from socratic.evaluate import load_run
+    from socratic.progress import evaluate_with_bar
+    from socratic.rewards import questions_given, rewarded, rewards
+    from socratic.store import write_jsonl
+    from socratic.tasks import load_chains
+
+    check_out(out_file, chains)
+    kinds = _kinds(by)
+    given = _chains(chains, data_dir)
+    own = load_chains(gold, "train", data_dir) if gold else given if chains.startswith("gold:") else []
+    problems, intervention = questions_given(given)
+    settings = merged_settings(setting, temperature=temperature, seed=seed)
+    solving = _answering(load_models([qa], device, dtype)[qa], settings).with_intervention(intervention)
+    folder = out_file.with_name(f"{out_file.name}.answers")
+    evaluate_with_bar(
+        "answers",
+        problems,
+        solving,
+        folder,
+        record={"data": chains, "split": "train", "split_scheme": "authors"},
+        samples=samples,
+        resume="if-possible",
+        batch_size=batch_size,
+        console=err,
+    )
+    found = rewards(given, load_run(folder), {chain.problem_id: chain for chain in own})
+    made = rewarded(given, found, kinds, least)
+    write_jsonl(out_file, (chain.to_json() for chain in made))
+    _report(found, len(given), len(made), as_json)
+
+
+def soften(
+    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of the chains with a teacher's probabilities.")],
+    lm: Annotated[str, typer.Option(autocompletion=complete_models, help="The teacher that reads them: MODEL.")],
+    style: Annotated[
+        Literal["socratic", "cot"], typer.Option(help="How the chains are read: with sub-questions, or without.")
+    ] = "socratic",
+    top: Annotated[int, typer.Option(min=1, max=100, help="Likeliest tokens kept at each place.")] = 5,
+    limit: Limit = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a model that runs here read chains, and keep its token probabilities, for students with loss=kl."""
+    from socratic.lm.load import default_device, hush_transformers, load_pretrained, torch_dtype
+    from socratic.prompts import load_prompt
+    from socratic.store import write_jsonl
+    from socratic.targets import TOKENS
+    from socratic.teacher.soften import soften as read_all
+    from socratic.tokens import Codec
+
+    check_out(out_file, chains)
+    given = _chains(chains, data_dir)[:limit]
+    if not given:
+        raise UserError(f"{chains} holds no chains; give a file that does")
+    hush_transformers()
+    device = device or default_device()
+    with err.status("loading the model"):
+        teacher = load_pretrained(lm, torch_dtype(dtype, device))
+    if teacher.model.config.is_encoder_decoder:
+        raise UserError(f"{lm} is an encoder-decoder, which does not read on from a text; give a decoder")
+    made = []
+    prompt = load_prompt(style, given[0].dataset)
+    with err.status("reading") as status:
+        for chain in read_all(given, teacher.model.to(device).eval(), Codec(teacher.tokenizer), prompt, top):
+            made.append(chain)
+            status.update(f"reading: {len(made):,} of {len(given):,} chains")
+    write_jsonl(out_file, (chain.to_json() for chain in made))
+    read = sum(TOKENS in chain.metadata for chain in made)
+    if as_json:
+        print_json({"chains": len(made), "read": read})
+    else:
+        out.print(f"{len(made):,} chains given, {read:,} read; the others are too long for {visible(lm)}")
+
+
+def mix(
+    chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
+    out_file: Annotated[Path, typer.Option("--out", help="File of the chains in their forms.")],
+    share: Annotated[list[str], typer.Option(help="form=weight: zero-shot-cot, in-context-cot, …-answer. Repeatable.")],
+    shots: Annotated[int, typer.Option(min=1, help="Solved problems in context.")] = 4,
+    solved: Annotated[str | None, typer.Option(help="The chains to draw them from, if not CHAINS.")] = None,
+    split: Split = "train",
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give each chain one of four forms, drawn by weight: solved problems in context or none, reasoned or answer alone.
+
+    For training with role cot, and, of --split test, for evaluating.
+    """
+    from socratic.formats import FORMS, mixed
+    from socratic.store import write_jsonl
+
+    check_out(out_file, chains, *filter(None, [solved]))
+    shares = parse_overrides(share)
+    for form, weight in shares.items():
+        if form not in FORMS or type(weight) not in (int, float):
+            raise UserError(f"--share {form}={weight!r} is not of the form {FORMS[0]}=1; there are {', '.join(FORMS)}")
+    given = _chains(chains, data_dir, split)
+    if solved is None and split != "train":
+        raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
+    drawn_from = _chains(solved, data_dir) if solved else given
+    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed)
+    write_jsonl(out_file, (chain.to_json() for chain in made))
+    counts = Counter(str(chain.metadata["form"]) for chain in made)
+    if as_json:
+        print_json(counts)
+        return
+    table = columns_table("form", "chains")
+    for form, count in counts.most_common():
+        table.add_row(form, f"{count:,}")
+    out.print(table)
+
+
+def _chains(chains: str, data_dir: str | None, split: str = "train") -> list[Chain]:
+    from socratic.store import read_records
+    from socratic.tasks import load_chains
+
+    name = chains.removeprefix("gold:")
+    return load_chains(name, split, data_dir) if name != chains else list(read_records(Path(chains), Chain))
+
+
+def _kinds(by: str) -> list[Kind]:
+    from socratic.rewards import KINDS
+
+    wanted = [name.strip() for name in by.split(",")]
+    if unknown := [name for name in wanted if name not in KINDS]:
+        raise UserError(f"--by {unknown[0]!r} is unknown; give {', '.join(KINDS)}, or several with commas")
+    return [kind for kind in KINDS if kind in wanted]
+
+
+def _answering(qa: LM, settings: dict[str, object]) -> Solving:
+    """QA with a QG that is never asked, since all questions are given."""
+    from socratic.lm.base import TokenSession
+    from socratic.lm.scripted import ScriptedLM
+    from socratic.solving import SolveSettings, Solving
+
+    session, qg = qa.session(), qa
+    if isinstance(session, TokenSession):
+        qg = ScriptedLM(session.codec, lambda transcript, kind: "", "the chains")
+    return Solving(SolveSettings.parse(settings), qg=qg, qa=qa)
+
+
+def _report(found: Sequence[Reward], given: int, kept: int, as_json: bool) -> None:
+    from socratic.rewards import KINDS
+
+    known = {kind: [v for reward in found if (v := getattr(reward, kind)) is not None] for kind in KINDS}
+    means = {kind: fmean(values) if values else None for kind, values in known.items()}
+    if as_json:
+        print_json({"chains": given, "written": kept, **means})
+        return
+    table = columns_table("reward", "mean", "chains")
+    for kind, values in known.items():
+        mean = means[kind]
+        table.add_row(kind, "-" if mean is None else f"{mean:.3f}", f"{len(values):,}")
+    out.print(table)
+    out.print(f"{given:,} chains given, {kept:,} written")

@@ -1,0 +1,74 @@
+"""A local model's token probabilities over chains that are written already, as targets for students.
+
+The model reads some solved problems, the problem, and then the chain itself, whoever wrote it. (Fu et al. 2301.12726
+take the probabilities of the model that wrote the chains, which an endpoint gives with its replies.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from socratic.calculator import canonicalise
+from socratic.prompts import TeacherPrompt, render_problem
+from socratic.targets import TOKENS, kept_tokens
+from socratic.tokens import Codec
+from socratic.types import Chain
+
+_MOST_TOKENS_OF_A_CHARACTER = 4
+
+
+def soften(chains: Iterable[Chain], model: Any, codec: Codec, prompt: TeacherPrompt, top: int) -> Iterator[Chain]:
+    """``chains`` with the ``top`` likeliest tokens of ``model`` at each place of their text, as ``prompt`` forms it.
+
+    ``model`` is a transformers causal model. A chain that does not fit into its positions comes back as it was.
+    """
+    solved = [f"{_read(example)}{prompt.reply(example, 'text')}\n\n" for example in prompt.examples]
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for chain in chains:
+        steps = tuple(replace(s, question=s.question.strip(), answer=canonicalise(s.answer)) for s in chain.steps)
+        given, reply = (
+            codec.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+            for text in ("".join(solved) + _read(chain), prompt.reply(replace(chain, steps=steps), "text"))
+        )
+        given = [*codec.bos, *given]
+        if limit is not None and len(given) + len(reply) > limit:
+            yield chain
+            continue
+        tokens = kept_tokens(list(_spelt(reply, _likeliest(model, given, reply, top), codec)))
+        yield replace(chain, metadata={**chain.metadata, TOKENS: tokens})
+
+
+def _read(chain: Chain) -> str:
+    return f"{render_problem(chain.problem())}\n"
+
+
+def _likeliest(model: Any, given: list[int], reply: list[int], top: int) -> list[list[tuple[int, float]]]:
+    """For each token of ``reply`` behind ``given`` the likeliest ones in its place, with their log probabilities."""
+    import torch
+
+    with torch.inference_mode():
+        ids = torch.tensor([given + reply], device=model.device)
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(reply) + 1).logits[0, :-1]
+        found = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]))
+    rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    return [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in rows]
+
+
+def _spelt(
+    reply: Sequence[int], likeliest: Sequence[Sequence[tuple[int, float]]], codec: Codec
+) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+    """The tokens as text; those that spell a character together are one, without candidates."""
+    pieces = {token: piece for piece, token in codec.ids_of_pieces.items()}
+    place = 0
+    while place < len(reply):
+        if (piece := pieces.get(reply[place])) is not None:
+            yield piece, [(pieces[token], logprob) for token, logprob in likeliest[place] if token in pieces]
+            place += 1
+            continue
+        length = 1
+        while "\ufffd" in codec.decode(reply[place : place + length]) and length < _MOST_TOKENS_OF_A_CHARACTER:
+            length += 1
+        yield codec.decode(reply[place : place + length]), []
+        place += length

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_cli import Cli, cli
+from test_trainer import CHAINS
+from tiny import byte_tokenizer
+from tiny import chain as tiny_chain
+
+from socratic import encode
+from socratic.formats import FORMS, mixed
+from socratic.prompts import Slot, problem_text, render_chain
+from socratic.types import Chain, UserError
+
+__all__ = ["cli"]
+
+PEN = tiny_chain("pen", "What costs a pen?", [("q", "It costs 1+1=<<1+1=2>>2.")], "2", context="A pen is red.")
+MANY = [replace(CHAINS[0], problem_id=f"c{i}", question=f"Question {i}?") for i in range(400)]
+
+
+def test_forms_are_drawn_by_their_shares_and_the_same_again() -> None:
+    shares = {"zero-shot-cot": 3.0, "in-context-answer": 1.0}
+    made = mixed(MANY, shares, CHAINS, shots=2)  # type: ignore[arg-type]
+    counts = Counter(chain.metadata["form"] for chain in made)
+    assert counts.keys() == shares.keys()
+    assert 2.3 < counts["zero-shot-cot"] / counts["in-context-answer"] < 3.9
+    assert mixed(MANY[5:9], shares, CHAINS, shots=2) == made[5:9]  # type: ignore[arg-type]
+    assert mixed(MANY, shares, CHAINS, shots=2, seed=1) != made  # type: ignore[arg-type]
+
+
+def test_a_zero_shot_chain_of_thought_is_the_chain_itself() -> None:
+    [made] = mixed([PEN], {"zero-shot-cot": 1}, [])
+    assert made == replace(PEN, metadata={**PEN.metadata, "form": "zero-shot-cot"})
+
+
+def test_an_answer_alone_is_learned_as_the_final_slot() -> None:
+    [made] = mixed([PEN], {"zero-shot-answer": 1}, [])
+    text = render_chain(PEN, "cot")[0]
+    assert render_chain(made, "cot") == (text, [Slot("final", "2", learned=True)])
+    assert render_chain(made, "qa") == render_chain(PEN, "qa")
+
+
+@pytest.mark.parametrize("form", ["in-context-cot", "in-context-answer"])
+def test_what_stands_in_context_reads_as_the_transcript(form: str) -> None:
+    [made] = mixed([PEN], {form: 1}, [*CHAINS, PEN], shots=3)  # type: ignore[dict-item]
+    text = render_chain(made, "cot")[0]
+    *before, own = text.split("\n\n")
+    assert own == "Problem:\nA pen is red.\nWhat costs a pen?"
+    whole = {f"{problem_text(c.question)}\nA: {_thought(c)}\n#### {c.answer}" for c in CHAINS}
+    bare = {f"{problem_text(c.question)}\n#### {c.answer}" for c in CHAINS}
+    assert set(before) == (whole if form == "in-context-cot" else bare)
+    tokenizer = byte_tokenizer("qwen2")
+    ids, learned = encode(made, "cot", tokenizer)
+    said = tokenizer.decode([i for i, is_learned in zip(ids, learned, strict=True) if is_learned])
+    assert said == (" It costs 1+1=<<1+1=2>>2.<|im_end|> 2<|im_end|>" if form == "in-context-cot" else " 2<|im_end|>")
+
+
+def _thought(chain: Chain) -> str:
+    return "\n".join(step.answer for step in chain.steps)
+
+
+def test_shares_and_problems_that_do_not_do_are_refused() -> None:
+    for shares in ({}, {"zero-shot-cot": 0}, {"zero-shot-cot": 1, "in-context-cot": -1}):
+        with pytest.raises(UserError, match="draw nothing; give one of zero-shot-cot, "):
+            mixed([PEN], shares, [])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="2 solved problems are too few to draw 2 from"):
+        mixed([PEN], {"in-context-cot": 1}, [PEN, CHAINS[0]], shots=2)
+
+
+def test_the_command_mixes_forms(cli: Cli, tmp_path: Path) -> None:
+    chains, made = tmp_path / "chains.jsonl", tmp_path / "mixed.jsonl"
+    chains.write_text("".join(json.dumps(chain.to_json()) + "\n" for chain in MANY[:20]))
+    shares = [word for form in FORMS for word in ("--share", f"{form}=1")]
+    done = cli("mix", str(chains), "--out", str(made), *shares, "--json")
+    assert done.code == 0, done.err
+    assert sum(json.loads(done.out).values()) == len(made.read_text().splitlines()) == 20
+    for words, why in (
+        (["--share", "cot=1"], "--share cot=1 is not of the form"),
+        (["--share", "zero-shot-cot=much"], "is not of the form"),
+        (["--share", "in-context-cot=1", "--split", "test"], "would give answers away"),
+    ):
+        refused = cli("mix", str(chains), "--out", str(made), *words)
+        assert refused.code == 2
+        assert why in refused.err
