@@ -9,27 +9,72 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
+from rich.console import Console
 
-from socratic.augment.make import Kind, augment, chosen_kinds, load_sources
+from socratic.augment.make import Kind, augment, chosen_kinds
 from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
-from socratic.evaluate import load_run
+from socratic.evaluate import Run, load_run
+from socratic.formats import Form, mixed
 from socratic.harvest import harvest, histories
-from socratic.tasks import load_chains
+from socratic.lm.load import default_device, load_lm, load_pretrained, torch_dtype
+from socratic.progress import evaluate_with_bar
+from socratic.prompts import load_prompt
+from socratic.rewards import Kind as Reward
+from socratic.rewards import answering, questions_given, rewarded, rewards
+from socratic.store import read_records
+from socratic.tasks import TASKS, load_chains, load_problems
+from socratic.tasks.base import carve
+from socratic.teacher.soften import soften
+from socratic.tokens import Codec
 from socratic.types import Chain, UserError
+
+CHAINS = "chains.jsonl"
+"""The file in the folder of a set."""
+
+
+def load_set(source: str, split: str, data_dir: str | None) -> list[Chain]:
+    """The chains of a data set or a user's file, as `load_chains` gives them, or of a set, which may be empty."""
+    if Path(source).name != CHAINS:
+        return load_chains(source, split, data_dir)
+    made = read_records(Path(source), Chain)
+    return [chain for _, chain in carve([(chain.problem(), chain) for chain in made], split) if chain]
+
+
+@dataclass(frozen=True)
+class Making:
+    """One set to be made.
+
+    ``sources`` are as `load_set` takes them, or folders of runs; of chains only the first ``limit`` count. ``student``
+    is the MODEL that a maker asks, if it asks one, and ``folder`` the set's own.
+    """
+
+    sources: Sequence[str]
+    limit: int | None
+    student: str | None
+    folder: Path
+    data_dir: str | None
+    console: Console
+
+    def chains(self, *splits: str) -> list[Chain]:
+        """The chains of all sources, split by split."""
+        parts = [[c for source in self.sources for c in load_set(source, split, self.data_dir)] for split in splits]
+        return [chain for part in parts for chain in part[: self.limit]]
+
+    def runs(self) -> list[Run]:
+        """The runs that the sources are."""
+        return [load_run(Path(source)) for source in self.sources]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """``make(sources, settings, data_dir)`` gives the chains of train and dev.
-
-    Sources are data sets or files of chains as `load_chains` takes them, or with ``of_runs`` the folders of runs.
-    """
+    """``make`` gives the chains of train and dev; some are made ``of_runs``, and some makers ask a student."""
 
     settings: type[Settings]
-    make: Callable[[Sequence[str], Any, str | None], list[Chain]]
+    make: Callable[[Making, Any], list[Chain]]
     of_runs: bool = False
+    asks: bool = False
 
 
 class AugmentSettings(Settings):
@@ -40,10 +85,10 @@ class AugmentSettings(Settings):
     seed: int = Field(0, description="of the numbers drawn")
 
 
-def _augment(sources: Sequence[str], settings: AugmentSettings, data_dir: str | None) -> list[Chain]:
-    loaded = [load_sources(source, [], data_dir) for source in sources]
-    given = [chain for chains, _ in loaded for chain in chains]
-    others = [problem for _, problems in loaded for problem in problems]
+def _augment(making: Making, settings: AugmentSettings) -> list[Chain]:
+    given = making.chains("train", "dev")
+    kept_out = {chain.dataset for chain in given if chain.dataset in TASKS}
+    others = [p for name in kept_out for split in ("dev", "test") for p in load_problems(name, split, making.data_dir)]
     return augment(given, chosen_kinds(settings.kinds), others, settings.copies, settings.seed).chains
 
 
@@ -58,8 +103,8 @@ class CorruptSettings(Settings):
     seed: int = Field(0, description="of which chains, and how")
 
 
-def _corrupt(sources: Sequence[str], settings: CorruptSettings, data_dir: str | None) -> list[Chain]:
-    given = [c for source in sources for split in ("train", "dev") for c in load_chains(source, split, data_dir)]
+def _corrupt(making: Making, settings: CorruptSettings) -> list[Chain]:
+    given = making.chains("train", "dev")
     return corrupt(given, settings.share, settings.kinds, settings.seed, settings.keep_answer).chains
 
 
@@ -78,18 +123,86 @@ class HarvestSettings(Settings):
     )
 
 
-def _harvest(sources: Sequence[str], settings: HarvestSettings, data_dir: str | None) -> list[Chain]:
-    runs = [load_run(Path(source)) for source in sources]
+def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
+    runs = making.runs()
     gold: list[Chain] = []
     with suppress(UserError):  # a data set need not have any
-        gold = load_chains(runs[0].config["data"], runs[0].config["split"], data_dir)
+        gold = load_chains(runs[0].config["data"], runs[0].config["split"], making.data_dir)
     if settings.history == "predicted":
         return histories(runs, gold, most=settings.most, trained_on=settings.trained_on).chains
     return harvest(runs, gold, most=settings.most, trained_on=settings.trained_on, share=settings.share).chains
+
+
+class RewardSettings(Settings):
+    """Which questions are good, for QG to learn from."""
+
+    by: list[Reward] = Field(["answerability"], min_length=1, description="the rewards whose product counts")
+    least: float | None = Field(None, ge=0, le=1, description="keep the chains with so much; weigh all if unset")
+    samples: int = Field(4, ge=1, description="how often the student answers each chain's questions")
+    temperature: float = Field(0.7, ge=0, description="at which it does")
+    seed: int = Field(0, description="of its sampling")
+
+
+def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
+    chains, dev = making.chains("train"), making.chains("dev")
+    problems, intervention = questions_given(chains)
+    assert making.student is not None
+    how = {"temperature": settings.temperature, "seed": settings.seed}
+    solving = answering(load_lm(making.student), how).with_intervention(intervention)
+    folder = making.folder / "answers"
+    record = {"data": ", ".join(making.sources), "split": "train", "split_scheme": "authors"}
+    evaluate_with_bar(
+        "answers",
+        problems,
+        solving,
+        folder,
+        record=record,
+        samples=settings.samples,
+        resume="if-possible",
+        batch_size=64,
+        console=making.console,
+    )
+    found = rewards(chains, load_run(folder), {chain.problem_id: chain for chain in chains})
+    return [*rewarded(chains, found, settings.by, settings.least), *dev]
+
+
+class SoftenSettings(Settings):
+    """A teacher's probabilities beside chains, for students with ``loss: kl``."""
+
+    style: Literal["socratic", "cot"] = Field("socratic", description="how it reads them")
+    top: int = Field(5, ge=1, le=100, description="likeliest tokens kept at each place")
+
+
+def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
+    assert making.student is not None
+    chains = making.chains("train", "dev")
+    device = default_device()
+    teacher = load_pretrained(making.student, torch_dtype("auto", device))
+    model = teacher.model.to(device).eval()
+    prompt = load_prompt(settings.style, chains[0].dataset)
+    return list(soften(chains, model, Codec(teacher.tokenizer), prompt, settings.top))
+
+
+class MixSettings(Settings):
+    """The forms of chains, for role cot."""
+
+    shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
+    shots: int = Field(4, ge=1, description="solved problems in context")
+    seed: int = Field(0, description="of the draws")
+
+
+def _mix(making: Making, settings: MixSettings) -> list[Chain]:
+    train, dev = making.chains("train"), making.chains("dev")
+    return [
+        chain for part in (train, dev) for chain in mixed(part, settings.shares, train, settings.shots, settings.seed)
+    ]
 
 
 MAKERS = {
     "augment": Maker(AugmentSettings, _augment),
     "corrupt": Maker(CorruptSettings, _corrupt),
     "harvest": Maker(HarvestSettings, _harvest, of_runs=True),
+    "mix": Maker(MixSettings, _mix),
+    "reward": Maker(RewardSettings, _reward, asks=True),
+    "soften": Maker(SoftenSettings, _soften, asks=True),
 }

@@ -13,9 +13,10 @@ import yaml
 from rich.console import Console
 
 from socratic import store
-from socratic.chain_sets import MAKERS
+from socratic.chain_sets import CHAINS, MAKERS, load_set
 from socratic.config import Settings
 from socratic.evaluate import load_run
+from socratic.guidance import with_plans
 from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
 from socratic.progress import train_with_bars
@@ -24,7 +25,7 @@ from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, sampling_folds, sampl
 from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings
-from socratic.stages import CHAINS, EvaluateStage, SetStage, Stage, TrainStage
+from socratic.stages import EvaluateStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.types import Chain, Problem, UserError
@@ -99,9 +100,7 @@ def _do(plan: Plan, console: Console) -> None:
 
     @cache
     def load(source: str, split: str) -> list[Chain]:
-        if Path(source).name == CHAINS and not Path(source).stat().st_size:
-            return []  # a set may be empty
-        return load_chains(source, split, plan.data_dir)
+        return load_set(source, split, plan.data_dir)
 
     numbers: dict[Stage, str] = {
         stage: f"{place}/{len(plan.stages)}" for place, stage in enumerate(plan.stages, start=1)
@@ -186,6 +185,9 @@ class _Planner:
         fold: str | None,
     ) -> EvaluateStage:
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
+        if settings.plan_by == "gold" and arm.qg in self.recipe.students:
+            guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance
+            problems = tuple(with_plans(problems, self.chains(self.recipe.data, split), guidance))
         samples = arm.samples or self.recipe.samples
         models = {place: model for place, (model, _, _) in used.items()}
         keys = {place: key for place, (_, key, _) in used.items()}
@@ -244,13 +246,22 @@ class _Planner:
                 needs: Sequence[Stage] = runs
             else:
                 sources, keys, needs = self._sources(spec.of, seed)
+            student, asked = None, None
+            if spec.student:
+                student, asked, stage = self._model(spec.student, seed, None)
+                needs = [*needs, *([stage] if stage else [])]
         return self._add(
             SetStage(
                 name=f"{spec.make} {name}",
                 link=self.out / "sets" / name,
-                key=store.hash_json([spec.make, _given(settings), keys]),
+                key=store.hash_json([spec.make, _given(settings), keys, spec.limit, asked]),
                 needs=tuple(needs),
-                make=lambda: maker.make(sources, settings, self.data_dir),
+                maker=maker,
+                settings=settings,
+                sources=tuple(sources),
+                limit=spec.limit,
+                student=student,
+                data_dir=self.data_dir,
             )
         )
 

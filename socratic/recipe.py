@@ -41,7 +41,7 @@ from socratic.solving import SolveSettings, check_role
 from socratic.tasks import TASKS
 from socratic.types import QGSees, Role, UserError
 
-PLACES = ("qg", "qa", "lm")
+PLACES = ("qg", "qa", "lm", "planner")
 GOLD = "gold"
 """The set of the data set's own chains, or of the recipe's file of chains; ``gold:NAME`` is another data set's."""
 _NAMED = ("sets", "students", "samplings", "arms")
@@ -60,8 +60,10 @@ class StudentSpec(Settings):
 class SetSpec(Settings):
     """Chains made on the way; further keys are settings of what makes them."""
 
-    make: Literal["augment", "corrupt", "harvest"] = Field(description="what makes them")
+    make: Literal["augment", "corrupt", "harvest", "mix", "reward", "soften"] = Field(description="what makes them")
     of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
+    limit: int | None = Field(None, ge=1, description="only the first so many chains of train, and of dev")
+    student: str | None = Field(None, description="whom reward has answer, or soften has read: a student or MODEL")
 
 
 class ArmSpec(Settings):
@@ -70,6 +72,7 @@ class ArmSpec(Settings):
     qg: str | None = Field(None, description="the student that asks; a MODEL from elsewhere does as well")
     qa: str | None = Field(None, description="the student that answers")
     lm: str | None = Field(None, description="the one student of the other solvers")
+    planner: str | None = Field(None, description="who writes the plan that a guided QG reads")
     samples: int | None = Field(None, ge=1, description="traces of each problem; the recipe's if unset")
 
     @property
@@ -248,7 +251,12 @@ def _check(recipe: Recipe) -> None:
         _check_trainer(name, settings.trainer)
     for name in recipe.sets:
         made, _ = set_of(recipe, name)
-        _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if MAKERS[made.make].of_runs else sets)
+        maker = MAKERS[made.make]
+        _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if maker.of_runs else sets)
+        _check_model(recipe, f"sets.{name}.student", made.student)
+        if (made.student is not None) != maker.asks:
+            needs = "needs a student" if maker.asks else "asks no student"
+            raise UserError(f"sets.{name}: make={made.make} {needs}; {'name one' if maker.asks else 'leave it out'}")
     for name in recipe.students:
         before = (specs[name].student, student_of(recipe, name, 0)[1].partner)
         _check_folds(f"students.{name}", specs[name].folds, [one for one in before if one], specs)

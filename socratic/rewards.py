@@ -15,7 +15,10 @@ from typing import Literal, get_args
 
 from socratic.evaluate import Run
 from socratic.interventions import Given, Intervention
+from socratic.lm.base import LM, TokenSession
+from socratic.lm.scripted import ScriptedLM
 from socratic.report.steps import aligned, bleu
+from socratic.solving import SolveSettings, Solving
 from socratic.types import Chain, Problem, UserError
 
 Kind = Literal["fluency", "granularity", "answerability"]
@@ -48,6 +51,14 @@ def questions_given(chains: Sequence[Chain]) -> tuple[list[Problem], Interventio
         problems.append(problem)
         given[problem.id] = Given(tuple(step.question for step in chain.steps))
     return problems, Intervention("questions of chains", given)
+
+
+def answering(qa: LM, settings: Mapping[str, object]) -> Solving:
+    """QA with a QG that is never asked, since all questions are given."""
+    session, qg = qa.session(), qa
+    if isinstance(session, TokenSession):
+        qg = ScriptedLM(session.codec, lambda transcript, kind: "", "the chains")
+    return Solving(SolveSettings.parse(settings), qg=qg, qa=qa)
 
 
 def rewards(chains: Sequence[Chain], run: Run, gold: Mapping[str, Chain]) -> list[Reward]:

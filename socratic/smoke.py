@@ -36,7 +36,8 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         for name, student in small["students"].items()
     }
     small["sets"] = {
-        name: {key: _bundled(key, value) for key, value in made.items()} for name, made in small.get("sets", {}).items()
+        name: {key: _bundled(key, value) for key, value in made.items()} | {"limit": 8}
+        for name, made in small.get("sets", {}).items()
     }
     small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
     for key, value in own.items():

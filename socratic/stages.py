@@ -16,6 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from socratic import store
+from socratic.chain_sets import CHAINS, Maker, Making
+from socratic.config import Settings
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import is_checkpoint
@@ -23,9 +25,6 @@ from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, evaluate_with_bar
 from socratic.solving import SolveSettings, Solving
 from socratic.types import Chain, Problem, QGSees, Role, UserError
-
-CHAINS = "chains.jsonl"
-"""The file in the folder of a set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +64,14 @@ class Stage(ABC):
 
 @dataclass(frozen=True, eq=False)
 class SetStage(Stage):
-    """Chains to be made by ``make``."""
+    """Chains to be made by ``maker``, of ``sources``."""
 
-    make: Callable[[], list[Chain]]
+    maker: Maker
+    settings: Settings
+    sources: tuple[str, ...]
+    limit: int | None
+    student: str | None
+    data_dir: str | None
 
     @property
     def done(self) -> bool:
@@ -75,8 +79,9 @@ class SetStage(Stage):
 
     def run(self, number: str, console: Console) -> None:
         """Make them, and say how many there are."""
-        with console.status(f"{number} {self.name}"):
-            chains = self.make()
+        making = Making(self.sources, self.limit, self.student, self.folder, self.data_dir, console)
+        console.print(f"{number} {self.name}", soft_wrap=True)
+        chains = self.maker.make(making, self.settings)
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
         console.print(f"{number} {self.name}: {len(chains):,} chains", soft_wrap=True)
 
@@ -98,6 +103,8 @@ class TrainStage(Stage):
     def training(self, number: str, load: Callable[[str, str], list[Chain]]) -> Training:
         """What is to be done; ``load`` gives the chains of a source and a split."""
         chains, dev = ([c for source in self.sources for c in load(source, split)] for split in ("train", "dev"))
+        if not chains:
+            raise UserError(f"{self.name}: nothing came to stand in {', '.join(self.sources)}; make that less strict")
         run = TrainingRun(self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees)
         return Training(f"{number} {self.name}", run, self.settings, self.folder)
 

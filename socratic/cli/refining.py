@@ -36,9 +36,7 @@ from socratic.report import visible
 from socratic.types import Chain, UserError
 
 if TYPE_CHECKING:
-    from socratic.lm.base import LM
     from socratic.rewards import Kind, Reward
-    from socratic.solving import Solving
 
 
 def reward(
@@ -68,7 +66,7 @@ def reward(
     """
     from socratic.evaluate import load_run
     from socratic.progress import evaluate_with_bar
-    from socratic.rewards import questions_given, rewarded, rewards
+    from socratic.rewards import answering, questions_given, rewarded, rewards
     from socratic.store import write_jsonl
     from socratic.tasks import load_chains
 
@@ -78,7 +76,7 @@ def reward(
     own = load_chains(gold, "train", data_dir) if gold else given if chains.startswith("gold:") else []
     problems, intervention = questions_given(given)
     settings = merged_settings(setting, temperature=temperature, seed=seed)
-    solving = _answering(load_models([qa], device, dtype)[qa], settings).with_intervention(intervention)
+    solving = answering(load_models([qa], device, dtype)[qa], settings).with_intervention(intervention)
     folder = out_file.with_name(f"{out_file.name}.answers")
     evaluate_with_bar(
         "answers",
@@ -197,18 +195,6 @@ def _kinds(by: str) -> list[Kind]:
     if unknown := [name for name in wanted if name not in KINDS]:
         raise UserError(f"--by {unknown[0]!r} is unknown; give {', '.join(KINDS)}, or several with commas")
     return [kind for kind in KINDS if kind in wanted]
-
-
-def _answering(qa: LM, settings: dict[str, object]) -> Solving:
-    """QA with a QG that is never asked, since all questions are given."""
-    from socratic.lm.base import TokenSession
-    from socratic.lm.scripted import ScriptedLM
-    from socratic.solving import SolveSettings, Solving
-
-    session, qg = qa.session(), qa
-    if isinstance(session, TokenSession):
-        qg = ScriptedLM(session.codec, lambda transcript, kind: "", "the chains")
-    return Solving(SolveSettings.parse(settings), qg=qg, qa=qa)
 
 
 def _report(found: Sequence[Reward], given: int, kept: int, as_json: bool) -> None:
