@@ -87,8 +87,15 @@ def render_chain(
     if blank := [i for i, step in enumerate(chain.steps) if not step.answer.strip()]:
         raise UserError(f"step {blank[0]} of the chain of {chain.problem_id} has an empty answer; fill it in")
     given = chain.metadata.get("given_steps", 0)
+    if type(given) is not int or given < 0:
+        raise UserError(
+            f"the chain of {chain.problem_id} has given_steps {given!r:.40}, which is no number; correct it"
+        )
     if role == "cot" and given:
-        raise UserError(f"{chain.problem_id}: role 'cot' has no place for {given} steps that are given; leave it out")
+        raise UserError(
+            f"the chain of {chain.problem_id} has {given} steps that are given, which role 'cot' cannot tell from its "
+            "own; train it on other chains"
+        )
     if role == "cot":
         return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
     plan = [Slot("plan", plan_text(chain, guidance), learned=role == "planner")] if guidance != "none" else []

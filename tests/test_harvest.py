@@ -188,8 +188,11 @@ def test_gold_goes_on_behind_a_students_own_words() -> None:
         assert "12*3" not in text
         assert ("How many are in two boxes?" in text) == (role != "qa")
         assert ("36-12" in text) == (role != "qg")
-    with pytest.raises(UserError, match="role 'cot' has no place for 1 steps that are given"):
+    with pytest.raises(UserError, match="has 1 steps that are given, which role 'cot' cannot tell"):
         render_chain(chain, "cot")
+    for wrong in ("1", -1, None):
+        with pytest.raises(UserError, match="which is no number"):
+            render_chain(replace(chain, metadata={"given_steps": wrong}), "qa")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def harvest(
     out.print(table)
     for name, rate in done.pass_at_1.items():
         interval = f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
-        out.print(f"pass@1 {_PASSED[name]}: {interval} of {rate['problems']:,} problems")
+        out.print(f"pass@1 {_PASSED[name]}: {interval} of {rate['problems']:,} problems", soft_wrap=True)
     out.print(f"{problems:,} problems keep one or more chains, in {visible(str(out_file))}", soft_wrap=True)
 
 

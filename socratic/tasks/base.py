@@ -83,10 +83,16 @@ def in_fold(question: str, fold: str) -> bool:
 
 
 def outside_fold(chains: Sequence[Chain], fold: str | None) -> Sequence[Chain]:
-    """The chains whose problem is not in ``fold``: all of them without one. Raises `UserError` as `take_fold`."""
+    """The chains whose problem is not in ``fold``: all of them without one.
+
+    Raises `UserError` as `take_fold`, and where none is left.
+    """
     if fold is None:
         return chains
-    return [chain for chain, inside in zip(chains, _folded(chains, fold), strict=True) if not inside]
+    kept = [chain for chain, inside in zip(chains, _folded(chains, fold), strict=True) if not inside]
+    if chains and not kept:
+        raise UserError(f"all {len(chains)} chains are of fold {fold}, which is to be left out; add others to them")
+    return kept
 
 
 def take_fold(items: Sequence[Item], fold: str) -> list[Item]:
