@@ -28,6 +28,6 @@ def _fit(app: Any, page: str, source: list[str]) -> None:
     The index gets a table of contents of the pages that it links to; files outside of ``docs`` become downloads.
     """
     if page == "index":
-        pages = dict.fromkeys(re.findall(r"\]\((\w+)\.md\)", source[0]))
+        pages = dict.fromkeys(re.findall(r"\]\(([\w-]+)\.md\)", source[0]))
         source[0] += "\n".join(["\n", "```{toctree}", ":hidden:", "", *pages, "```", ""])
     source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)\)", r"](path:\1)", source[0])

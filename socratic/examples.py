@@ -84,6 +84,7 @@ def build_examples(
 def pack(examples: Sequence[Example]) -> bytes:
     """Many examples in little room; `unpack` gives them back equal."""
     buffer = io.BytesIO()
+    targets = [t for e in examples for t in e.targets or ((),) * len(e.ids)] if any(e.targets for e in examples) else []
     np.savez(
         buffer,
         names=np.array([e.problem_id for e in examples]),
@@ -92,9 +93,9 @@ def pack(examples: Sequence[Example]) -> bytes:
         source=np.array([i for e in examples for i in e.source], dtype=np.int32),
         ends=np.cumsum([(len(e.ids), len(e.source)) for e in examples], axis=0).reshape(-1, 2),
         weights=np.array([e.weight for e in examples], dtype=np.float64),
-        widths=np.array([len(t) for e in examples for t in e.targets or ((),) * len(e.ids)], dtype=np.int32),
-        candidates=np.array([i for e in examples for t in e.targets for i, _ in t], dtype=np.int32),
-        chances=np.array([p for e in examples for t in e.targets for _, p in t], dtype=np.float64),
+        widths=np.array([len(t) for t in targets], dtype=np.int32),
+        candidates=np.array([i for t in targets for i, _ in t], dtype=np.int32),
+        chances=np.array([p for t in targets for _, p in t], dtype=np.float64),
     )
     return buffer.getvalue()
 

@@ -178,5 +178,5 @@ def test_the_formats_examples_are_such_records() -> None:
 
 
 def test_the_index_links_to_every_page() -> None:
-    linked = set(re.findall(r"\]\((\w+\.md)\)", (DOCS / "index.md").read_text("utf-8")))
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "index.md").read_text("utf-8")))
     assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} == linked
