@@ -39,6 +39,8 @@ from socratic.versions import commit, package_versions
 PLAN = "train.json"
 """What a training run was asked to do; a run in the same folder continues only where this agrees."""
 _CHECKPOINTS = "checkpoints"
+_NOT_RECORDED = {"report_to", "partner"}
+"""Settings that change nothing, or whose value is a path."""
 
 
 def starting_point(student: str | None, start_from: Path | None) -> str:
@@ -111,7 +113,7 @@ def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
         "qg_sees": run.qg_sees,
         "student": _identity(run.student),
         "data": _data_record(run),
-        "settings": settings.model_dump(exclude={"report_to", "partner"}),
+        "settings": settings.model_dump(exclude=_NOT_RECORDED),
         "partner": _identity(settings.partner),
     }
 
@@ -129,6 +131,8 @@ def _data_record(run: TrainingRun) -> dict[str, Any]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    defaults = TrainSettings().model_dump(exclude=_NOT_RECORDED)  # a setting that is newer than the run is at its own
+    old = {**old, "settings": {**defaults, **old.get("settings", {})}}
     if differing := differences(old, new):
         raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
 
@@ -210,7 +214,7 @@ def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) 
     partner = settings.partner
     if partner and is_checkpoint(Path(partner)):
         partner = read_card(Path(partner)).recipe
-    kept = settings.model_dump(exclude={"seed", "partner", "report_to"})
+    kept = settings.model_dump(exclude={"seed", *_NOT_RECORDED}, exclude_defaults=True)
     return hash_json([run.role, run.qg_sees, data, kept, origin, partner])
 
 
