@@ -28,7 +28,8 @@ def encode(
 ) -> tuple[list[int], list[bool]]:
     """One causal training sample of ``chain`` for ``role``: its ids, and for each whether it is learned (equal length).
 
-    Learned are exactly the texts of the role's slots, each with its END; the problem and all markers are given.
+    Learned are exactly the texts of the role's slots, each with its END; the problem and all markers are given. A
+    verifier's verdicts are not among the ids: `causal_example` has them.
     """
     example = causal_example(chain, role, Codec(tokenizer), qg_sees)
     return list(example.ids), list(example.learned)
@@ -36,20 +37,31 @@ def encode(
 
 def causal_example(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Example:
     """The one example of a causal model for this chain; see `encode`."""
-    ids, learned = [], []
-    for segment, is_learned in _segments(chain, role, codec, qg_sees):
-        ids += segment
-        learned += [is_learned] * len(segment)
-    return Example(chain.problem_id, tuple(ids), tuple(learned))
+    ids, learned = list[int](), list[bool]()
+    verdicts = dict[int, int]()
+    for segment, is_learned, stays in _segments(chain, role, codec, qg_sees):
+        if stays:
+            ids += segment
+            learned += [is_learned] * len(segment)
+        else:
+            verdicts[len(ids)] = segment[0]
+    if len(ids) in verdicts:  # behind the last slot stands nothing whose place it could take
+        ids.append(verdicts[len(ids)])
+        learned.append(True)
+    labels = list(ids) if verdicts else []
+    for place, token in verdicts.items():
+        labels[place], learned[place] = token, True
+    return Example(chain.problem_id, tuple(ids), tuple(learned), labels=tuple(labels))
 
 
 def slot_examples(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Iterator[Example]:
     """One example per learned slot: ``source`` is everything before it, marker included; ``ids`` the slot and END."""
     source: list[int] = []
-    for segment, is_learned in _segments(chain, role, codec, qg_sees):
+    for segment, is_learned, stays in _segments(chain, role, codec, qg_sees):
         if is_learned:
             yield Example(chain.problem_id, tuple(segment), (True,) * len(segment), tuple(source))
-        source += segment
+        if stays:
+            source += segment
 
 
 def build_examples(
@@ -70,7 +82,8 @@ def pack(examples: Sequence[Example]) -> bytes:
         ids=np.array([i for e in examples for i in e.ids], dtype=np.int32),
         learned=np.array([b for e in examples for b in e.learned], dtype=bool),
         source=np.array([i for e in examples for i in e.source], dtype=np.int32),
-        ends=np.cumsum([(len(e.ids), len(e.source)) for e in examples], axis=0).reshape(-1, 2),
+        labels=np.array([i for e in examples for i in e.labels], dtype=np.int32),
+        ends=np.cumsum([(len(e.ids), len(e.source), len(e.labels)) for e in examples], axis=0).reshape(-1, 3),
     )
     return buffer.getvalue()
 
@@ -81,20 +94,23 @@ def unpack(data: bytes) -> list[Example]:
         held = dict(np.load(io.BytesIO(data)))
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(str(error)) from None
-    if held.keys() != {"names", "ids", "learned", "source", "ends"}:
+    if held.keys() != {"names", "ids", "learned", "source", "labels", "ends"}:
         raise ValueError(f"no examples but {sorted(held)}")
     ends = held["ends"]
-    ids, learned, source = (
+    ids, learned, source, labels = (
         [tuple(part.tolist()) for part in np.split(held[name], ends[:-1, column])]
-        for name, column in (("ids", 0), ("learned", 0), ("source", 1))
+        for name, column in (("ids", 0), ("learned", 0), ("source", 1), ("labels", 2))
     )
     names = held["names"].tolist()
-    return [Example(*fields) for fields in zip(names, ids, learned, source, strict=True)]
+    return [Example(*fields) for fields in zip(names, ids, learned, source, labels, strict=True)]
 
 
-def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees) -> Iterator[tuple[list[int], bool]]:
+def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees) -> Iterator[tuple[list[int], bool, bool]]:
+    """Ids, whether they are learned, and whether they stay in the transcript, as all but verdicts do."""
     text, slots = render_chain(chain, role, qg_sees)
-    yield codec.problem(text), False
+    yield codec.problem(text), False, True
     for slot in slots:
-        yield codec.marker(slot.kind), False
-        yield codec.slot(learned_text(canonicalise(slot.text))), slot.learned
+        yield codec.marker(slot.kind), False, True
+        yield codec.slot(learned_text(canonicalise(slot.text))), slot.learned, True
+        if slot.verdict is not None:
+            yield [codec.verdict(slot.verdict)], True, False

@@ -98,7 +98,8 @@ def summed_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def to_row(example: Example) -> dict[str, Any]:
     """An example as `collate` takes it: ids, labels, and whether an encoder reads the ids."""
-    labels = [i if learned else _IGNORED for i, learned in zip(example.ids, example.learned, strict=True)]
+    said = example.labels or example.ids
+    labels = [i if learned else _IGNORED for i, learned in zip(said, example.learned, strict=True)]
     return {"input_ids": list(example.source or example.ids), "labels": labels, "encoded": bool(example.source)}
 
 

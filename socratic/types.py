@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 AnswerType = Literal["number", "yesno", "choice", "text"]
-Role = Literal["qg", "qa", "unified", "cot", "answer"]
+Role = Literal["qg", "qa", "unified", "cot", "answer", "verifier"]
 QGSees = Literal["answers", "questions"]
 """What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
 
@@ -92,7 +92,8 @@ class Chain(_Record):
     ``answer`` is the gold answer and fills the final slot; ``final_answer`` is what the steps themselves arrive at.
     ``source`` is ``gold``, ``teacher:NAME``, ``student:RUN``, ``imported:KIND`` or ``augmented:KIND-NUMBER``.
     ``metadata`` carries ``context`` and ``choices`` where the problem has them, so that a chain alone is enough to
-    train on, and ``made_from``, the id of the problem that an augmented one was made of.
+    train on, and ``made_from``, the id of the problem that an augmented one was made of. A verifier's chain is a
+    student's solution, whose final slot holds ``final_answer``: see `socratic.verdicts`.
     """
 
     problem_id: str
@@ -122,12 +123,15 @@ class Example:
     """One training sample: token ``ids`` and which of them are ``learned`` (the label mask), of equal length.
 
     ``source`` is empty for causal models; for encoder-decoders it is what the encoder reads, and ``ids`` is one slot.
+    ``labels``, where there are any, are what is learned in the places of ``ids``: a verdict is said of what stands
+    before it and never read itself.
     """
 
     problem_id: str
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
     source: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,24 @@ class Trace(_Record):
     def __post_init__(self) -> None:
         steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
         object.__setattr__(self, "steps", steps)
+
+
+@dataclass(frozen=True)
+class Judgement(_Record):
+    """What a verifier (the SHA-256 of its weights) says of one trace, of which it read ``tokens``.
+
+    ``right`` is the probability that all is right up to each sub-answer, in order, and then that the final answer is;
+    empty where the trace has none, or is too long for the verifier.
+    """
+
+    problem_id: str
+    sample: int
+    verifier: str
+    right: tuple[float, ...]
+    tokens: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "right", tuple(self.right))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 import transformers
 from test_trainer import CHAINS, chain, rows_for, same, save_tiny, summed_loss, tiny_tokenizer
+from tiny import ROLES
 
 from socratic import fit as fit_by_name
 from socratic import load_lm, score, solve, store
@@ -67,9 +68,9 @@ def trained(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Role
     """One student of each role, overfitted to three chains."""
     folder = tmp_path_factory.mktemp("trained")
     calm = save_tiny(folder / "student")
-    for role in get_args(Role):
+    for role in ROLES:
         fit(calm, folder / role, role, max_steps=110, trainer=SELDOM)
-    return {role: folder / role for role in get_args(Role)}
+    return {role: folder / role for role in ROLES}
 
 
 def test_the_loss_of_every_role_falls(trained: dict[Role, Path]) -> None:
