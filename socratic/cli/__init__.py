@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, runs, students, teaching
+from socratic.cli import choosing, data, recipes, runs, students, teaching
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
@@ -36,6 +36,8 @@ for command in (
     runs.compare,
     runs.show,
     runs.rate,
+    choosing.verdicts,
+    choosing.select,
     recipes.run,
     recipes.demo,
     recipes.doctor,

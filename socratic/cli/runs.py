@@ -52,7 +52,7 @@ def compare(
     loaded = [load_run(run) for run in reversed(once.values())]
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps else loaded[:1] if html or plots else []
-    chains = [_gold_chains(run, data_dir) for run in with_gold]
+    chains = [gold_chains(run, data_dir) for run in with_gold]
     reports = {str(run.path): judge(run, gold) for run, gold in zip(loaded, chains, strict=True)} if steps else {}
     judged = steps_table(reports) if steps else None
     if html or plots:
@@ -128,7 +128,7 @@ def rate(
     out.print(f"{given} ratings added to {out_file}")
 
 
-def _gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
+def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
     """The gold chains of the run's data set, by problem id; none, and a word about it, where it is not to be had."""
     from socratic.tasks import load_chains
 
