@@ -11,6 +11,7 @@ import io
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def encode(
 ) -> tuple[list[int], list[bool]]:
     """One causal training sample of ``chain`` for ``role``: its ids, and for each whether it is learned (equal length).
 
-    Learned are exactly the texts of the role's slots, each with its END; the problem and all markers are given.
+    Learned are exactly the texts of the role's slots, each with its END; the problem and all markers are given. A
+    verifier's verdicts are not among the ids: `causal_example` has them.
     """
     example = causal_example(chain, role, Codec(tokenizer), qg_sees, guidance)
     return list(example.ids), list(example.learned)
@@ -48,11 +50,24 @@ def causal_example(
     ids: list[int] = []
     learned: list[bool] = []
     targets: list[Candidates] = []
-    for segment, is_learned, soft in _segments(chain, role, codec, qg_sees, guidance):
-        ids += segment
-        learned += [is_learned] * len(segment)
-        targets += soft
-    return Example(chain.problem_id, tuple(ids), tuple(learned), (), _weight(chain), _some(targets))
+    verdicts: dict[int, int] = {}
+    for segment in _segments(chain, role, codec, qg_sees, guidance):
+        if segment.is_verdict:
+            verdicts[len(ids)] = segment.ids[0]
+            continue
+        ids += segment.ids
+        learned += [segment.learned] * len(segment.ids)
+        targets += segment.targets or ((),) * len(segment.ids)
+    if len(ids) in verdicts:  # behind the last slot stands nothing whose place it could take
+        ids.append(verdicts[len(ids)])
+        learned.append(True)
+        targets.append(())
+    labels = list(ids) if verdicts else []
+    for place, token in verdicts.items():
+        labels[place], learned[place] = token, True
+    return Example(
+        chain.problem_id, tuple(ids), tuple(learned), (), _weight(chain), _some(targets), labels=tuple(labels)
+    )
 
 
 def slot_examples(
@@ -60,11 +75,13 @@ def slot_examples(
 ) -> Iterator[Example]:
     """One example per learned slot: ``source`` is everything before it, marker included; ``ids`` the slot and END."""
     source: list[int] = []
-    for segment, is_learned, soft in _segments(chain, role, codec, qg_sees, guidance):
-        if is_learned:
-            learned = (True,) * len(segment)
-            yield Example(chain.problem_id, tuple(segment), learned, tuple(source), _weight(chain), _some(soft))
-        source += segment
+    for segment in _segments(chain, role, codec, qg_sees, guidance):
+        ids = segment.ids
+        if segment.learned:
+            soft = _some(segment.targets)
+            yield Example(chain.problem_id, tuple(ids), (True,) * len(ids), tuple(source), _weight(chain), soft)
+        if not segment.is_verdict:
+            source += ids
 
 
 def build_examples(
@@ -81,6 +98,9 @@ def build_examples(
     return [causal_example(chain, role, codec, qg_sees, guidance) for chain in chains]
 
 
+_PACKED = {"names", "ids", "learned", "source", "labels", "ends", "weights", "widths", "candidates", "chances"}
+
+
 def pack(examples: Sequence[Example]) -> bytes:
     """Many examples in little room; `unpack` gives them back equal."""
     buffer = io.BytesIO()
@@ -91,7 +111,8 @@ def pack(examples: Sequence[Example]) -> bytes:
         ids=np.array([i for e in examples for i in e.ids], dtype=np.int32),
         learned=np.array([b for e in examples for b in e.learned], dtype=bool),
         source=np.array([i for e in examples for i in e.source], dtype=np.int32),
-        ends=np.cumsum([(len(e.ids), len(e.source)) for e in examples], axis=0).reshape(-1, 2),
+        labels=np.array([i for e in examples for i in e.labels], dtype=np.int32),
+        ends=np.cumsum([(len(e.ids), len(e.source), len(e.labels)) for e in examples], axis=0).reshape(-1, 3),
         weights=np.array([e.weight for e in examples], dtype=np.float64),
         widths=np.array([len(t) for t in targets], dtype=np.int32),
         candidates=np.array([i for t in targets for i, _ in t], dtype=np.int32),
@@ -106,19 +127,19 @@ def unpack(data: bytes) -> list[Example]:
         held = dict(np.load(io.BytesIO(data)))
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(str(error)) from None
-    if held.keys() != {"names", "ids", "learned", "source", "ends", "weights", "widths", "candidates", "chances"}:
+    if held.keys() != _PACKED:
         raise ValueError(f"no examples but {sorted(held)}")
     ends = held["ends"]
-    ids, learned, source = (
+    ids, learned, source, labels = (
         [tuple(part.tolist()) for part in np.split(held[name], ends[:-1, column])]
-        for name, column in (("ids", 0), ("learned", 0), ("source", 1))
+        for name, column in (("ids", 0), ("learned", 0), ("source", 1), ("labels", 2))
     )
     names, weights = held["names"].tolist(), held["weights"].tolist()
     flat = zip(held["candidates"].tolist(), held["chances"].tolist(), strict=True)
     all_targets = [tuple(islice(flat, width)) for width in held["widths"].tolist()]
     starts = [0, *ends[:-1, 0].tolist()]
     targets = [_some(all_targets[start:end]) for start, end in zip(starts, ends[:, 0].tolist(), strict=True)]
-    return [Example(*fields) for fields in zip(names, ids, learned, source, weights, targets, strict=True)]
+    return [Example(*fields) for fields in zip(names, ids, learned, source, weights, targets, labels, strict=True)]
 
 
 def _some(targets: Sequence[Candidates]) -> tuple[Candidates, ...]:
@@ -135,18 +156,28 @@ def _weight(chain: Chain) -> float:
     return float(weight)
 
 
-def _segments(
-    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees, guidance: Guidance
-) -> Iterator[tuple[list[int], bool, Sequence[Candidates]]]:
-    """Ids, whether they are learned, and their targets, ``()`` at each place of a chain without a teacher's tokens."""
+@dataclass(frozen=True)
+class _Segment:
+    """A piece of the transcript; ``targets`` are a teacher's for each of ``ids``, or empty.
+
+    A verdict is learned behind what it is said of, and does not stay in the transcript.
+    """
+
+    ids: list[int]
+    learned: bool
+    targets: Sequence[Candidates] = ()
+    is_verdict: bool = False
+
+
+def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees, guidance: Guidance) -> Iterator[_Segment]:
     given, slots = render_chain(chain, role, qg_sees, guidance)
     teacher = TeacherText(chain)
-    problem = codec.problem(given)
-    yield problem, False, ((),) * len(problem)
+    yield _Segment(codec.problem(given), learned=False)
     for slot in slots:
-        marker = codec.marker(slot.kind)
-        yield marker, False, ((),) * len(marker)
+        yield _Segment(codec.marker(slot.kind), learned=False)
         text = learned_text(canonicalise(slot.text))
         ids = codec.slot(text)
         said = slot.kind in ("question", "answer")  # the program asks for the others
-        yield ids, slot.learned, (*teacher.targets(text, ids[:-1], codec), ()) if said else ((),) * len(ids)
+        yield _Segment(ids, slot.learned, (*teacher.targets(text, ids[:-1], codec), ()) if said else ())
+        if slot.verdict is not None:
+            yield _Segment([codec.verdict(slot.verdict)], learned=True, is_verdict=True)

@@ -10,6 +10,10 @@ Training and solving both go through this module, so that what a student sees at
     \\n#### answer END      the final slot
 
 Behind the problem of a guided QG, and of no other student, stands ``\\nPlan: plan END``.
+
+A verifier reads such a transcript and learns, behind the END of every sub-answer and of the final slot, whether what
+stands there is right. That is the place of the next marker, which no role learns. The verdict is not written into the
+transcript: a later one would only repeat it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -41,13 +45,21 @@ Style = Literal["socratic", "cot", "answers", "questions"]
 ReplyForm = Literal["json", "text"]
 
 
+VERDICTS = {True: " yes", False: " no"}
+"""What a verifier says."""
+
+
 @dataclass(frozen=True)
 class Slot:
-    """One marker and the text behind it up to END; the text ``""`` is QG's stop. ``learned`` covers text and END."""
+    """One marker and the text behind it up to END; the text ``""`` is QG's stop. ``learned`` covers text and END.
+
+    ``verdict``, where it is not None, is learned behind END.
+    """
 
     kind: SlotKind
     text: str
     learned: bool
+    verdict: bool | None = None
 
 
 def problem_text(question: str, context: str | None = None, choices: Sequence[str] | None = None) -> str:
@@ -75,9 +87,12 @@ def render_chain(
 
     The first ``metadata.given_steps`` steps of a chain, a student's own words, are seen and never learned. ``guidance``
     is for QG, which reads the plan, and for the planner, which writes it; no other role sees one. Raises `UserError`
-    where the role needs sub-questions (or any step) that the chain does not have, or a step's answer is blank.
+    where the role needs sub-questions (or any step) that the chain does not have, or a step's answer is blank, or the
+    role is a verifier's and the chain has no verdicts.
     """
     text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
+    if role == "verifier":
+        return text, _judged_slots(chain)
     final = Slot("final", chain.answer.strip(), learned=True)
     if role == "answer" or (role == "cot" and chain.metadata.get(ANSWER_ONLY)):
         return text, [final]
@@ -113,6 +128,41 @@ def render_chain(
     if answers:
         slots.append(final)
     return text, slots
+
+
+def solution_slots(steps: Sequence[Step], answer: str) -> list[Slot]:
+    """A student's whole solution, of whatever loop, as the loop left it in the transcript; nothing of it is learned."""
+    slots = []
+    for step in steps:
+        if step.question:
+            slots.append(Slot("question", step.question, learned=False))
+        slots.append(Slot("answer", step.answer, learned=False))
+    if any(step.question for step in steps):
+        slots.append(Slot("question", "", learned=False))
+    return [*slots, Slot("final", answer.strip(), learned=False)]
+
+
+def takes_verdict(slot: Slot) -> bool:
+    """Whether a verifier judges what stands up to the end of this slot."""
+    return slot.kind != "question"
+
+
+def _judged_slots(chain: Chain) -> list[Slot]:
+    """The slots of a verifier's chain: ``metadata`` has ``verdicts``, one a step and one of the answer, None for none.
+
+    ``metadata.learn_words`` says whether the words are learned as well.
+    """
+    verdicts = chain.metadata.get("verdicts")
+    if not isinstance(verdicts, list) or len(verdicts) != len(chain.steps) + 1 or chain.final_answer is None:
+        raise UserError(
+            f"the chain of {chain.problem_id} has no verdicts, which role 'verifier' is trained on; "
+            "make such chains of runs with socratic verdicts"
+        )
+    words, given = bool(chain.metadata.get("learn_words")), iter(verdicts)
+    return [
+        replace(slot, learned=words, verdict=next(given) if takes_verdict(slot) else None)
+        for slot in solution_slots(chain.steps, chain.final_answer)
+    ]
 
 
 def learned_text(text: str) -> str:

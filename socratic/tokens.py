@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from socratic.calculator import cut
-from socratic.prompts import MARKERS, SlotKind
+from socratic.prompts import MARKERS, VERDICTS, SlotKind
 from socratic.types import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ class Codec:
         """Ids of learned text, cut behind every ``<<expr=`` and ``result>>`` where the tokenizer is exact."""
         pieces = cut(text) if self.exact else [self._substitute(text.strip())]
         return [i for piece in pieces if piece for i in self._ids(piece)]
+
+    def verdict(self, right: bool) -> int:
+        """The one token that says whether something is right: the first in which the two words differ."""
+        said, other = (self._ids(self._substitute(VERDICTS[word])) for word in (right, not right))
+        return next(mine for mine, theirs in zip(said, other, strict=False) if mine != theirs)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids (END not among them); incomplete bytes come out as U+FFFD."""

@@ -126,8 +126,13 @@ def _identity(model: str | None) -> str | None:
 
 
 def _data_record(run: TrainingRun) -> dict[str, Any]:
-    content = hash_json([[chain.to_json() for chain in chains] for chains in (run.chains, run.dev_chains)])
+    content = chains_hash(run.chains, run.dev_chains)
     return {"source": run.source, "chains": len(run.chains), "dev_chains": len(run.dev_chains), "sha256": content}
+
+
+def chains_hash(chains: Sequence[Chain], dev_chains: Sequence[Chain]) -> str:
+    """What a card says of the chains that its student was trained on and chosen by."""
+    return hash_json([[chain.to_json() for chain in part] for part in (chains, dev_chains)])
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:

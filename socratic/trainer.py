@@ -123,7 +123,8 @@ def to_row(example: Example, soft: bool = False) -> dict[str, Any]:
 
     ``soft`` keeps the targets that are more than the ids themselves.
     """
-    labels = [i if learned else _IGNORED for i, learned in zip(example.ids, example.learned, strict=True)]
+    said = example.labels or example.ids
+    labels = [i if learned else _IGNORED for i, learned in zip(said, example.learned, strict=True)]
     row = {"input_ids": list(example.source or example.ids), "labels": labels, "encoded": bool(example.source)}
     if example.weight != 1:
         row["weight"] = example.weight

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 AnswerType = Literal["number", "yesno", "choice", "text"]
-Role = Literal["qg", "qa", "unified", "cot", "answer", "planner"]
+Role = Literal["qg", "qa", "unified", "cot", "answer", "planner", "verifier"]
 QGSees = Literal["answers", "questions"]
 """What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
 
@@ -97,7 +97,8 @@ class Chain(_Record):
     ``metadata`` carries ``context`` and ``choices`` where the problem has them, so that a chain alone is enough to
     train on, ``made_from``, the id of the problem that an augmented one was made of, ``given_steps``, the number of
     steps at the beginning that are not learned, and ``weight``, how much it counts in training (1 where it says
-    nothing, 0 for not at all).
+    nothing, 0 for not at all). A verifier's chain is a student's solution, whose final slot holds ``final_answer``: see
+    `socratic.verdicts`.
     """
 
     problem_id: str
@@ -132,7 +133,9 @@ class Example:
 
     ``source`` is empty for causal models; for encoder-decoders it is what the encoder reads, and ``ids`` is one slot.
     ``weight`` is how much each of its learned tokens counts in the loss. ``targets``, where there are any, are as many
-    as ``ids``: a teacher's candidates for that place, or none, where the token itself is the target.
+    as ``ids``: a teacher's candidates for that place, or none, where the token itself is the target. ``labels``, where
+    there are any, are what is learned in the places of ``ids``: a verdict is said of what stands before it and never
+    read itself.
     """
 
     problem_id: str
@@ -141,6 +144,7 @@ class Example:
     source: tuple[int, ...] = ()
     weight: float = 1.0
     targets: tuple[Candidates, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,24 @@ class Trace(_Record):
         if self.plan is None:
             del values["plan"]
         return values
+
+
+@dataclass(frozen=True)
+class Judgement(_Record):
+    """What a verifier (the SHA-256 of its weights) says of one trace, of which it read ``tokens``.
+
+    ``right`` is the probability that all is right up to each sub-answer, in order, and then that the final answer is;
+    empty where the trace has none, or is too long for the verifier.
+    """
+
+    problem_id: str
+    sample: int
+    verifier: str
+    right: tuple[float, ...]
+    tokens: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "right", tuple(self.right))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from test_trainer import save_tiny
 
 from socratic.cli import app
 from socratic.tasks.own import FIELDS
-from socratic.types import Chain, Problem, Score, Trace
+from socratic.types import Chain, Judgement, Problem, Score, Trace
 
 __all__ = ["cli"]
 
@@ -171,8 +171,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_formats_examples_are_such_records() -> None:
     shown = [json.loads(block.body) for block in blocks(DOCS / "formats.md") if block.info == "json"]
-    problem, chain, own, trace, score = shown
-    for record, kind in ((problem, Problem), (chain, Chain), (trace, Trace), (score, Score)):
+    problem, chain, own, trace, score, judgement = shown
+    kinds = (problem, Problem), (chain, Chain), (trace, Trace), (score, Score), (judgement, Judgement)
+    for record, kind in kinds:
         assert kind.from_json(record).to_json().keys() == record.keys()
     assert set(own) == set(FIELDS)
 

@@ -15,7 +15,10 @@ from socratic.prompts import MARKERS, Slot, load_prompt, problem_text, render_ch
 from socratic.tasks.overlap import find_overlaps
 from socratic.types import Chain, Problem, QGSees, Role, Step, UserError
 
-TWO = chain("two", " P ", [(" q1 ", " s1\nt "), ("q2", "s2")], " 70,000 ")
+TWO = replace(
+    chain("two", " P ", [(" q1 ", " s1\nt "), ("q2", "s2")], " 70,000 ", verdicts=[True, True, False]),
+    final_answer=" 70000 ",
+)
 Q1, S1, Q2, S2 = ("question", "q1"), ("answer", "s1\nt"), ("question", "q2"), ("answer", "s2")
 STOP, FINAL = ("question", ""), ("final", "70,000")
 
@@ -28,6 +31,7 @@ TRANSCRIPTS: dict[tuple[Role, QGSees], tuple[list[tuple[str, str]], list[tuple[s
     ("unified", "answers"): ([Q1, S1, Q2, S2, STOP, FINAL], [Q1, S1, Q2, S2, STOP, FINAL]),
     ("cot", "answers"): ([("answer", "s1\nt\ns2"), FINAL], [("answer", "s1\nt\ns2"), FINAL]),
     ("answer", "answers"): ([FINAL], [FINAL]),
+    ("verifier", "answers"): ([Q1, S1, Q2, S2, STOP, ("final", "70000")], []),
 }
 
 
@@ -36,7 +40,7 @@ def test_what_a_role_sees_and_learns(role: Role, sees: QGSees) -> None:
     text, slots = render_chain(TWO, role, sees)
     seen, learned = TRANSCRIPTS[role, sees]
     assert text == "Problem: P"
-    assert [(slot.kind, slot.text) for slot in slots] == seen
+    assert [(slot.kind, slot.text.strip()) for slot in slots] == seen
     assert [(slot.kind, slot.text) for slot in slots if slot.learned] == learned
 
 

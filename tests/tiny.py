@@ -17,8 +17,8 @@ from socratic.solving import solve
 from socratic.tokens import Codec
 from socratic.types import Chain, Completion, Problem, Role, Solver, Step, Trace
 
-ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "planner")
-"""Those that solve; a planner has no transcript of its own without guidance."""
+ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role not in ("planner", "verifier"))
+"""Those that solve: a planner has no transcript of its own without guidance, a verifier's chains need verdicts."""
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 FAMILIES = ("gpt2", "llama", "qwen2")
 # Merges cross the places where texts are cut, so that a text tokenised whole differs from one tokenised in pieces.

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from socratic.cli import data, recipes, refining, runs, selfimprove, students, teaching
+from socratic.cli import choosing, data, recipes, refining, runs, selfimprove, students, teaching
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
@@ -43,6 +43,8 @@ for command in (
     runs.show,
     runs.rate,
     runs.label,
+    choosing.verdicts,
+    choosing.select,
     recipes.run,
     recipes.demo,
     recipes.doctor,

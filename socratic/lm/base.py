@@ -64,6 +64,8 @@ class Request:
     completion: Completion | None = None
     logprob: float | None = None
     """Natural logarithm of the decoded tokens' probability at temperature 1, where a local model samples them."""
+    among: tuple[int, ...] = ()
+    """The only tokens that may be sampled, if any are named; ``logprob`` is then given that it is one of them."""
 
 
 class LM(ABC):

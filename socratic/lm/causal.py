@@ -201,6 +201,11 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     greedy = logits.argmax(-1)
     if all(row.request.temperature == 0 for row in rows):
         return greedy.tolist()
+    for b, row in enumerate(rows):
+        if row.request.among:
+            kept = logits[b, row.request.among]
+            logits[b] = -torch.inf
+            logits[b, row.request.among] = kept
     heat = torch.tensor([row.request.temperature or 1.0 for row in rows], device=logits.device, dtype=torch.float64)
     draws = [
         row.request.rng.random() if row.request.temperature and not (row.forced or row.ended) else 0.0 for row in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from socratic.prompts import MARKERS, render_chain
+from socratic.prompts import MARKERS, VERDICTS, render_chain
 from socratic.types import Chain, Step
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _EXAMPLE = Chain(
         Step("How many rolls does the bakery bake?", "It bakes 12*8=<<12*8=96>>96 rolls."),
         Step("How many rolls are left?", "There are 96-70=<<96-70=26>>26 rolls left."),
     ),
+    final_answer="26",
+    metadata={"verdicts": [True, True, True]},
 )
 _DOES = {
     "qg": "asks the next sub-question of a problem",
@@ -29,6 +31,7 @@ _DOES = {
     "cot": "writes a chain of thought and the final answer",
     "answer": "writes the final answer at once",
     "planner": "writes the plan that a guided QG reads",
+    "verifier": "judges the solutions of others, step by step and as a whole",
 }
 _SEES = {"answers": ", reading the answers so far", "questions": ", reading only the problem and its own questions"}
 _SOLVE = {
@@ -38,6 +41,7 @@ _SOLVE = {
     "cot": "socratic solve 'TEXT' --solver cot --lm {folder}",
     "answer": "socratic solve 'TEXT' --solver answer --lm {folder}",
     "planner": "socratic solve 'TEXT' --planner {folder} --qg QG --qa QA",
+    "verifier": "socratic select RUN --by weighted --verifier {folder}",
 }
 
 
@@ -107,7 +111,8 @@ def _transcript(card: Card) -> str:
     lines = [f"{text}{card.end_text}"]
     for slot in slots:
         written = "    <- the student" if slot.learned else ""
-        lines.append(f"{MARKERS[slot.kind].strip()} {slot.text}".rstrip() + card.end_text + written)
+        judged = "" if slot.verdict is None else f"    <- here the student says{VERDICTS[slot.verdict]}"
+        lines.append(f"{MARKERS[slot.kind].strip()} {slot.text}".rstrip() + card.end_text + written + judged)
     return "\n".join(["```", *lines, "```"])
 
 

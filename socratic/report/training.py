@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from socratic import store
 from socratic.evaluate import Run
-from socratic.lm.checkpoint import CARD
+from socratic.origin import student_folder
 from socratic.types import UserError
-
-_FOLDERS_UP = 3  # a run lies beside its students, or in a folder or two below them
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,7 @@ class Curve:
 
 
 def curves(arms: Sequence[Sequence[Run]]) -> tuple[list[Curve], list[str]]:
-    """The curve of every student of ``arms`` once, and the names of those whose folder is not to be found.
-
-    A run records the name of a student's folder and a hash of its weights, not where it lay: it is looked for in the
-    folders above the run, and taken where the hash is the same.
-    """
+    """The curve of every student of ``arms`` once, and the names of those whose folder is not to be found."""
     found: dict[str, Curve | None] = {}
     names: dict[str, str] = {}
     for place, runs in enumerate(arms):
@@ -39,30 +32,9 @@ def curves(arms: Sequence[Sequence[Run]]) -> tuple[list[Curve], list[str]]:
                 key = f"{model.get('name')} {model.get('sha256')}"
                 names[key] = str(model.get("name"))
                 if found.get(key) is None:
-                    folder = _folder(run.path, model)
+                    folder = student_folder(run.path, model)
                     found[key] = _curve(folder, names[key], place) if folder else None
     return [curve for curve in found.values() if curve], [names[key] for key, curve in found.items() if not curve]
-
-
-def _folder(run: Path, model: dict[str, Any]) -> Path | None:
-    name = str(model.get("name"))
-    if name != Path(name).name:
-        return None  # a whole path, or one that leads elsewhere
-    for parent in run.resolve().parents[:_FOLDERS_UP]:
-        try:
-            if str(model.get("sha256")) in _fingerprints(parent / name):
-                return parent / name
-        except (UserError, KeyError, TypeError, AttributeError):
-            continue
-    return None
-
-
-def _fingerprints(folder: Path) -> Iterator[str]:
-    """What a run would call the student in ``folder``, as a full model and as an adapter, by what its files record."""
-    files = store.read_json(folder / store.MANIFEST)["files"]
-    weights = store.hash_json({file: files[file]["sha256"] for file in files if Path(file).match("*.safetensors")})
-    yield weights
-    yield store.hash_json([store.read_json(folder / CARD)["base"]["sha256"], weights])
 
 
 def _curve(folder: Path, name: str, place: int) -> Curve | None:
