@@ -19,6 +19,7 @@ from socratic.evaluate import Run, load_run
 from socratic.formats import Form, mixed
 from socratic.harvest import harvest, histories
 from socratic.lm.load import default_device, load_lm, load_pretrained, torch_dtype
+from socratic.origin import schooling
 from socratic.progress import evaluate_with_bar
 from socratic.prompts import load_prompt
 from socratic.rewards import Kind as Reward
@@ -29,6 +30,7 @@ from socratic.tasks.base import carve
 from socratic.teacher.soften import soften
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
+from socratic.verdicts import VerdictSettings, make_verdicts
 
 CHAINS = "chains.jsonl"
 """The file in the folder of a set."""
@@ -198,6 +200,16 @@ def _mix(making: Making, settings: MixSettings) -> list[Chain]:
     ]
 
 
+def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:
+    runs = making.runs()
+    schooled = [schooling(run, making.data_dir) for run in runs]
+    gold = []
+    if settings.labels == "gold":
+        parts = [load_chains(run.config["data"], run.config["split"], making.data_dir) for run in runs]
+        gold = [{chain.problem_id: chain for chain in chains} for chains in parts]
+    return make_verdicts(runs, settings, schooled, gold).chains
+
+
 MAKERS = {
     "augment": Maker(AugmentSettings, _augment),
     "corrupt": Maker(CorruptSettings, _corrupt),
@@ -205,4 +217,5 @@ MAKERS = {
     "mix": Maker(MixSettings, _mix),
     "reward": Maker(RewardSettings, _reward, asks=True),
     "soften": Maker(SoftenSettings, _soften, asks=True),
+    "verdicts": Maker(VerdictSettings, _verdicts, of_runs=True),
 }

@@ -149,12 +149,16 @@ def accuracy_within(pool: Pool, tokens: Mapping[str, float], ways: Sequence[By])
 
 
 def write_chosen(
-    runs: Sequence[Run], chosen: Mapping[str, tuple[Sample, Sequence[Sample]]], how: Mapping[str, Any], out: Path
+    runs: Sequence[Run],
+    chosen: Mapping[str, tuple[Sample, Sequence[Sample]]],
+    how: Mapping[str, Any],
+    out: Path,
+    arm: str | None = None,
 ) -> Metrics:
     """A run folder of one trace a problem, for `compare`: ``chosen`` has it, and all samples that it was chosen from.
 
     A trace's tokens and seconds are those of all the samples together. ``how`` says how it was chosen; it may hold the
-    record of a ``verifier``, which then counts among the run's models.
+    record of a ``verifier``, which then counts among the run's models; ``arm`` is its name in a recipe.
     """
     verifier = {"verifier": how["verifier"]} if "verifier" in how else {}
     config = {key: value for key, value in runs[0].config.items() if key not in ("samples", "models", "arm")}
@@ -170,7 +174,17 @@ def write_chosen(
             tokens, seconds = (sum(getattr(other.trace, what) for other in among) for what in ("tokens", "seconds"))
             yield replace(one.trace, sample=0, tokens=tokens, seconds=round(seconds, 4))
 
-    return evaluate(runs[0].problems, solve, out, {**config, "chosen": kept, "models": {**models, **verifier}})
+    named_arm = {"arm": arm} if arm else {}
+    made = {**config, **named_arm, "chosen": kept, "models": {**models, **verifier}}
+    return evaluate(runs[0].problems, solve, out, made)
+
+
+def spent(run: Run) -> dict[str, float]:
+    """The tokens that were decoded for each problem of ``run``."""
+    tokens = dict.fromkeys((problem.id for problem in run.problems), 0.0)
+    for trace in run.traces:
+        tokens[trace.problem_id] += trace.tokens
+    return tokens
 
 
 def _samples(run: Run, said: Mapping[tuple[str, int], Judgement], over: Over) -> Pool:

@@ -22,9 +22,9 @@ from socratic.curate import check, equations
 from socratic.evaluate import Run, solved_content
 from socratic.loops import normalised
 from socratic.numerals import values
+from socratic.origin import held_out
 from socratic.prompts import render_problem
 from socratic.tasks import in_dev
-from socratic.tasks.base import in_fold
 from socratic.types import Chain, Problem, Score, Step, Trace, UserError
 
 Way = tuple[str, ...]
@@ -134,7 +134,7 @@ def _gathered(
 ) -> Harvest:
     """What ``made`` makes of the traces that may be used, each ``way`` once and none of gold's."""
     done = Harvest()
-    held_out = {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in _held_out(run)}
+    held_out = {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in held_out(run)}
     if samples and not held_out and trained_on == "refuse":
         raise UserError(
             f"the students of {samples[0][0].path} may have been trained on its problems, and would repeat what they "
@@ -198,22 +198,6 @@ def _check(run: Run, needs_questions: bool) -> None:
                 f"{run.path} solves {problem.id}, a problem of {split}, which nothing may be learned from; evaluate "
                 "with --split train"
             )
-
-
-def _held_out(run: Run) -> set[str]:
-    """Ids of the problems that no student of the run, nor one that it was trained from, has seen."""
-    models: Mapping[str, Mapping[str, Any]] = run.config.get("models") or {}
-    folds = {model.get("training", {}).get("fold") for model in models.values()}
-    if not folds or None in folds:
-        return set()
-    return {p.id for p in run.problems if all(_is_in(p, str(fold), run) for fold in folds)}
-
-
-def _is_in(problem: Problem, fold: str, run: Run) -> bool:
-    """Whether a problem of ``run`` is in ``fold``; of one made from another, which may not be here, the run knows."""
-    if run.config.get("fold") == fold:
-        return True
-    return "made_from" not in problem.metadata and in_fold(problem.question, fold)
 
 
 def _chain(run: Run, problem: Problem, trace: Trace) -> Chain:

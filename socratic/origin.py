@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from socratic import store
 from socratic.evaluate import Run
 from socratic.lm.checkpoint import CARD, Card, is_checkpoint, read_card
 from socratic.tasks import SPLIT_SCHEMES, load_chains, normalise
+from socratic.tasks.base import in_fold
 from socratic.train import chains_hash
 from socratic.types import Chain, Problem, UserError
 
@@ -22,9 +23,10 @@ class Schooling:
     """What the students of a run learned from, those they started from included.
 
     ``problems`` are the ids of the problems, of an augmented one that of what it was made of; ``unknown`` says of
-    which trainings that cannot be told, and why.
+    which trainings that cannot be told, and why. ``unseen`` are ids that a fold kept from all of them.
     """
 
+    unseen: set[str] = field(default_factory=set)
     questions: set[str] = field(default_factory=set)
     problems: set[str] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
@@ -32,6 +34,8 @@ class Schooling:
     def holds(self, problem: Problem) -> bool:
         """Whether ``problem``, or a variant of it, was learned from."""
         id = problem.id
+        if id in self.unseen:
+            return False
         above = {id[:place] for place, letter in enumerate(id) if letter == "/"}  # a variant's id begins with its own
         return normalise(problem.question) in self.questions or not self.problems.isdisjoint({id, *above})
 
@@ -43,7 +47,9 @@ class Schooling:
 
 def schooling(run: Run, data_dir: str | None = None) -> Schooling:
     """What the students of ``run`` were trained on, as far as their folders and the data are still there."""
-    found = Schooling()
+    found = Schooling(held_out(run))
+    if found.unseen.issuperset(problem.id for problem in run.problems):
+        return found
     for model in run.config.get("models", {}).values():
         folder = student_folder(run.path, model)
         if folder is None:
@@ -56,6 +62,22 @@ def schooling(run: Run, data_dir: str | None = None) -> Schooling:
             for chain in chains or ():
                 found.add(chain)
     return found
+
+
+def held_out(run: Run) -> set[str]:
+    """Ids of the problems that no student of the run, nor one that it was trained from, has seen."""
+    models: Mapping[str, Mapping[str, Any]] = run.config.get("models") or {}
+    folds = {model.get("training", {}).get("fold") for model in models.values()}
+    if not folds or None in folds:
+        return set()
+    return {p.id for p in run.problems if all(_is_in(p, str(fold), run) for fold in folds)}
+
+
+def _is_in(problem: Problem, fold: str, run: Run) -> bool:
+    """Whether a problem of ``run`` is in ``fold``; of one made from another, which may not be here, the run knows."""
+    if run.config.get("fold") == fold:
+        return True
+    return "made_from" not in problem.metadata and in_fold(problem.question, fold)
 
 
 def student_folder(run: Path, model: dict[str, Any]) -> Path | None:

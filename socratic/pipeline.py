@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, sampling_folds, sampl
 from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings
-from socratic.stages import EvaluateStage, SetStage, Stage, TrainStage
+from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.types import Chain, Problem, UserError
@@ -42,11 +43,13 @@ class Plan:
     data_dir: str | None
     stages: tuple[Stage, ...]
     evaluation: tuple[EvaluateStage, ...]
+    selection: tuple[SelectStage, ...]
     overlaps: Mapping[str, Overlaps]
 
     def runs(self, split: str, calculator: bool) -> list[Path]:
         """The run folders of one table, arm by arm."""
-        return [s.link for s in self.evaluation if (s.split, s.calculator) == (split, calculator)]
+        stages = (*self.evaluation, *self.selection)
+        return [stage.link for stage in stages if (stage.split, stage.calculator) == (split, calculator)]
 
 
 def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
@@ -56,10 +59,11 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
         for name in recipe.students:
             planner.students(name, seed)
     evaluation = tuple(planner.arms())
+    selection = tuple(planner.selections(evaluation))
     trained = [chain.problem() for chain in planner.chains(planner.gold, "train")]
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
-    return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, overlaps)
+    return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)
 
 
 def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
@@ -125,6 +129,9 @@ def _do(plan: Plan, console: Console) -> None:
             elif isinstance(stage, EvaluateStage):
                 loaded = {model: loaded.get(model) or load_lm(model) for model in stage.models.values()}
                 stage.run(numbers[stage], console, loaded, plan.recipe.batch_size)
+            elif isinstance(stage, SelectStage):
+                console.print(f"{numbers[stage]} {stage.name}", soft_wrap=True)
+                stage.run(plan.recipe.batch_size)
         for stage in together or waiting[:1]:
             stage.point()
             waiting.remove(stage)
@@ -161,6 +168,34 @@ class _Planner:
                         what = f"{name} on {split}, seed {seed}{'' if on else ', calculator off'}"
                         problems = self.problems(split, self.recipe.limit, None)
                         yield self._evaluation(what, link, name, arm, settings, split, problems, None)
+
+    def selections(self, arms: Sequence[EvaluateStage]) -> Iterator[SelectStage]:
+        """All selections, by seed, calculator and split."""
+        runs = {(stage.arm, stage.settings.seed, stage.calculator, stage.split): stage for stage in arms}
+        for seed, on, split in product(self.recipe.seeds, self.recipe.calculator, self.recipe.splits):
+            for name, selection in self.recipe.selections.items():
+                pooled = [runs[arm, seed, on, split] for arm in selection.of]
+                match = runs[selection.match, seed, on, split] if selection.match else None
+                verifier, judge, judging = None, None, None
+                if selection.verifier:
+                    verifier, judge, judging = self._model(selection.verifier, seed, None)
+                needs = [stage for stage in (*pooled, match, judging) if stage]
+                keys = [*(stage.key for stage in pooled), match and match.key, judge]
+                yield self._add(
+                    SelectStage(
+                        name=f"choose {name} on {split}, seed {seed}{'' if on else ', calculator off'}",
+                        link=self.out / split / f"{name}{'' if on else '-nocalc'}-s{seed}",
+                        key=store.hash_json([_given(selection), keys]),
+                        needs=tuple(needs),
+                        split=split,
+                        arm=name,
+                        calculator=on,
+                        folders=tuple(stage.folder for stage in pooled),
+                        match=match.folder if match else None,
+                        verifier=verifier,
+                        how=selection,
+                    )
+                )
 
     def _sampling(self, name: str, seed: int) -> list[EvaluateStage]:
         """The stage of a sampling, or one for each fold of its students."""

@@ -32,6 +32,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from socratic.chain_sets import MAKERS
+from socratic.choosing import By, Over
 from socratic.config import Settings, nearest
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
@@ -44,7 +45,7 @@ from socratic.types import QGSees, Role, UserError
 PLACES = ("qg", "qa", "lm", "planner")
 GOLD = "gold"
 """The set of the data set's own chains, or of the recipe's file of chains; ``gold:NAME`` is another data set's."""
-_NAMED = ("sets", "students", "samplings", "arms")
+_NAMED = ("sets", "students", "samplings", "arms", "selections")
 
 
 class StudentSpec(Settings):
@@ -60,7 +61,9 @@ class StudentSpec(Settings):
 class SetSpec(Settings):
     """Chains made on the way; further keys are settings of what makes them."""
 
-    make: Literal["augment", "corrupt", "harvest", "mix", "reward", "soften"] = Field(description="what makes them")
+    make: Literal["augment", "corrupt", "harvest", "mix", "reward", "soften", "verdicts"] = Field(
+        description="what makes them"
+    )
     of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
     limit: int | None = Field(None, ge=1, description="only the first so many chains of train, and of dev")
     student: str | None = Field(None, description="whom reward has answer, or soften has read: a student or MODEL")
@@ -79,6 +82,17 @@ class ArmSpec(Settings):
     def models(self) -> dict[str, str]:
         """The students named, by place."""
         return {place: name for place in PLACES if (name := getattr(self, place)) is not None}
+
+
+class SelectionSpec(Settings):
+    """A choice among the samples of arms, which stands beside the arms in every table."""
+
+    of: list[str] = Field(min_length=1, description="the arms whose samples are pooled")
+    by: By = Field("majority", description="the most frequent answer, the verifier's likeliest trace, or both")
+    verifier: str | None = Field(None, description="the student that judges, or a MODEL")
+    over: Over = Field("final", description="what a trace's verdicts come to")
+    k: int | None = Field(None, ge=1, description="among so many samples; all if unset")
+    match: str | None = Field(None, description="among as many as fit the tokens that this arm took for the problem")
 
 
 class CurveSpec(Settings):
@@ -126,6 +140,7 @@ class Recipe(Settings):
         min_length=1, description="what is compared, by name; the first is the baseline"
     )
 
+    selections: dict[str, SelectionSpec] = Field(default={}, description="choices among arms' samples, by name")
     curves: dict[str, CurveSpec] = Field(default={}, description="plots of arms that differ in a number, by name")
     smoke: dict[str, Any] = Field(default={}, description="what else --smoke changes")
 
@@ -268,12 +283,33 @@ def _check(recipe: Recipe) -> None:
         sampling, solving = sampling_of(recipe, name, 0)
         _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
         _check_folds(f"samplings.{name}", sampling_folds(recipe, sampling), sampling.models.values(), specs)
+    for name, selection in recipe.selections.items():
+        _check_selection(recipe, name, selection, specs)
+    named = [*recipe.arms, *recipe.selections]
     for name, curve in recipe.curves.items():
         for arms in curve.lines.values():
             for arm_name in arms.values():
-                if arm_name not in recipe.arms:
-                    meant = nearest(arm_name, recipe.arms)
+                if arm_name not in named:
+                    meant = nearest(arm_name, named)
                     raise UserError(f"curves.{name} names {arm_name!r}, which is no arm; did you mean {meant!r}?")
+
+
+def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs: Mapping[str, StudentSpec]) -> None:
+    where = f"selections.{name}"
+    if name in recipe.arms:
+        raise UserError(f"{where} has the name of an arm; give it another")
+    for arm in [*selection.of, *filter(None, [selection.match])]:
+        if arm not in recipe.arms:
+            raise UserError(f"{where} names {arm!r}, which is no arm; did you mean {nearest(arm, recipe.arms)!r}?")
+    if (selection.verifier is None) != (selection.by == "majority"):
+        raise UserError(f"{where}: by={selection.by} {'needs' if selection.verifier is None else 'takes no'} verifier")
+    if selection.k and selection.match:
+        raise UserError(f"{where}: k and match each say how many samples to take; give one of them")
+    _check_model(recipe, f"{where}.verifier", selection.verifier)
+    if selection.verifier in specs and specs[selection.verifier].role != "verifier":
+        raise UserError(
+            f"{where}: {selection.verifier} is trained as {specs[selection.verifier].role}, not as verifier"
+        )
 
 
 def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:

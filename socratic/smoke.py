@@ -23,12 +23,15 @@ _SMALL: dict[str, Any] = {
     "training": {"max_steps": 2, "batch_size": 2, "limit": 16, "dev_limit": 2, "compile": False},
     "solving": {"max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16},
 }
-_MOST = {"rounds": 1, "folds": 2, "samples": 2}
+_MOST = {"rounds": 1, "folds": 2, "samples": 2, "k": 2}
 _OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
 
 
 def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """``recipe``, as YAML has it, made small; what stands below its key ``smoke`` goes over that, entry by entry."""
+    """``recipe``, as YAML has it, made small; what stands below its key ``smoke`` goes over that, entry by entry.
+
+    An entry that is null there is left out.
+    """
     own = recipe.get("smoke") or {}
     small: dict[str, Any] = _at_most({**recipe, **_SMALL})
     small["students"] = {
@@ -41,7 +44,9 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
     small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
     for key, value in own.items():
-        small[key] = {**small[key], **value} if isinstance(value, dict) and isinstance(small.get(key), dict) else value
+        if isinstance(value, dict) and isinstance(small.get(key), dict):
+            value = {name: entry for name, entry in {**small[key], **value}.items() if entry is not None}
+        small[key] = value
     return small
 
 

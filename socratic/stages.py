@@ -11,20 +11,26 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from socratic import store
 from socratic.chain_sets import CHAINS, Maker, Making
+from socratic.choosing import choose, judged, pooled, spent, within, write_chosen
 from socratic.config import Settings
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import is_checkpoint
+from socratic.lm.load import load_lm
 from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, evaluate_with_bar
+from socratic.recipe import SelectionSpec
 from socratic.solving import SolveSettings, Solving
 from socratic.types import Chain, Problem, QGSees, Role, UserError
+from socratic.verifier import checked_verifier, judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +134,7 @@ class EvaluateStage(Stage):
 
     @property
     def done(self) -> bool:
-        try:
-            return load_run(self.folder).metrics is not None
-        except UserError:
-            return False
+        return _is_run(self.folder)
 
     def run(self, number: str, console: Console, loaded: Mapping[str, LM], batch_size: int) -> None:
         """Solve with the models ``loaded``; an interrupted run is continued."""
@@ -146,3 +149,43 @@ class EvaluateStage(Stage):
             batch_size=batch_size,
             console=console,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SelectStage(Stage):
+    """A choice among the samples of the runs in ``folders``; ``match`` is the run whose tokens it may take."""
+
+    split: str
+    arm: str
+    calculator: bool
+    folders: tuple[Path, ...]
+    match: Path | None
+    verifier: str | None
+    how: SelectionSpec
+
+    @property
+    def done(self) -> bool:
+        return _is_run(self.folder)
+
+    def run(self, batch_size: int) -> None:
+        """Have the verifier, if there is one, judge what it has not judged yet, and write the run of what is chosen."""
+        runs = [load_run(folder) for folder in self.folders]
+        how: dict[str, Any] = self.how.model_dump(exclude={"of", "verifier"}, exclude_none=True)
+        judgements = []
+        if self.verifier:
+            lm = checked_verifier(load_lm(self.verifier, dtype="fp32"))
+            how["verifier"] = lm.record()
+            ask = partial(judge, lm=lm, batch_size=batch_size)
+            judgements = [judged(run, str(lm.fingerprint), ask) for run in runs]
+        pool = pooled(runs, judgements, self.how.over)
+        most = spent(load_run(self.match)) if self.match else None
+        among = {id: within(own, most[id]) if most else own[: self.how.k] for id, own in pool.items()}
+        chosen = {id: (choose(own, self.how.by), own) for id, own in among.items()}
+        write_chosen(runs, chosen, how, self.folder, self.arm)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return load_run(folder).metrics is not None
+    except UserError:
+        return False

@@ -12,27 +12,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import Field
+
 from socratic.answers import sub_answer_value
+from socratic.config import Settings
 from socratic.evaluate import Run, solved_content
 from socratic.origin import Schooling
 from socratic.types import Chain, Problem, Trace, UserError
 
 
-@dataclass(frozen=True)
-class VerdictSettings:
-    """Which solutions a verifier learns from, and what of them.
+class VerdictSettings(Settings):
+    """Which solutions a verifier learns from, and what of them."""
 
-    ``labels`` says what makes a step right: that the answer is right (``outcome``), or that a ``gold`` step comes to
-    the same value. ``words`` names the solutions whose words are learned beside the verdicts. ``per_problem`` is the
-    most right ones of a problem, and as many wrong ones; ``seed`` draws them. ``keep_seen`` takes solutions of problems
-    that their student was trained on, too.
-    """
-
-    labels: Literal["outcome", "gold"] = "outcome"
-    words: Literal["right", "all", "none"] = "right"
-    per_problem: int | None = None
-    seed: int = 0
-    keep_seen: bool = False
+    labels: Literal["outcome", "gold"] = Field(
+        "outcome", description="what makes a step right: that the answer came out right, or that gold has its value"
+    )
+    words: Literal["right", "all", "none"] = Field(
+        "right", description="solutions whose words are learned beside the verdicts"
+    )
+    per_problem: int | None = Field(None, ge=1, description="right ones of a problem at most, and as many wrong ones")
+    seed: int = Field(0, description="of those that are drawn")
+    keep_seen: bool = Field(False, description="take solutions of problems that their student was trained on, too")
 
 
 @dataclass

@@ -168,6 +168,7 @@ def _sizes(given: str | None, samples: int) -> list[int]:
 
 def _budget(pool: Pool, tokens: int | None, match: Path | None, first: Run) -> dict[str, float]:
     """Tokens for each problem: ``tokens``, or what the run ``match`` decoded for it."""
+    from socratic.choosing import spent
     from socratic.evaluate import differing_problems, load_run
 
     if match is None:
@@ -175,10 +176,7 @@ def _budget(pool: Pool, tokens: int | None, match: Path | None, first: Run) -> d
     other = load_run(match)
     if other.metrics is None or differing_problems(first.problems, other.problems):
         raise UserError(f"{match} is no complete run over the same problems as {first.path}; choose another --match")
-    spent = dict.fromkeys(pool, 0.0)
-    for trace in other.traces:
-        spent[trace.problem_id] += trace.tokens
-    return spent
+    return spent(other)
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], ways: Sequence[str], problems: int) -> None:
