@@ -134,8 +134,8 @@ def _gathered(
 ) -> Harvest:
     """What ``made`` makes of the traces that may be used, each ``way`` once and none of gold's."""
     done = Harvest()
-    held_out = {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in held_out(run)}
-    if samples and not held_out and trained_on == "refuse":
+    unseen = {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in held_out(run)}
+    if samples and not unseen and trained_on == "refuse":
         raise UserError(
             f"the students of {samples[0][0].path} may have been trained on its problems, and would repeat what they "
             "learned; train with --set fold=1/4 and evaluate with --fold 1/4, or pass --trained-on allow"
@@ -146,7 +146,7 @@ def _gathered(
     found: dict[str, dict[Way, Chain]] = {}
     passed: dict[str, list[tuple[str, bool]]] = {}
     for run, problem, trace, score in samples:
-        is_held_out = (run.path, problem.id) in held_out
+        is_held_out = (run.path, problem.id) in unseen
         passed.setdefault("held_out" if is_held_out else "trained_on", []).append((problem.id, score.strict))
         came = made(run, problem, trace, score) if is_held_out or trained_on == "allow" else "trained_on"
         if isinstance(came, str):

@@ -48,7 +48,7 @@ class Plan:
 
     def runs(self, split: str, calculator: bool) -> list[Path]:
         """The run folders of one table, arm by arm."""
-        stages = (*self.evaluation, *self.selection)
+        stages: list[EvaluateStage | SelectStage] = [*self.evaluation, *self.selection]
         return [stage.link for stage in stages if (stage.split, stage.calculator) == (split, calculator)]
 
 

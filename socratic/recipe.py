@@ -306,10 +306,9 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
     if selection.k and selection.match:
         raise UserError(f"{where}: k and match each say how many samples to take; give one of them")
     _check_model(recipe, f"{where}.verifier", selection.verifier)
-    if selection.verifier in specs and specs[selection.verifier].role != "verifier":
-        raise UserError(
-            f"{where}: {selection.verifier} is trained as {specs[selection.verifier].role}, not as verifier"
-        )
+    judge = specs.get(selection.verifier or "")
+    if judge and judge.role != "verifier":
+        raise UserError(f"{where}: {selection.verifier} is trained as {judge.role!r}, not as a verifier")
 
 
 def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:

@@ -12,9 +12,11 @@ import yaml
 from rich.console import Console
 
 from socratic import pipeline, stages
+from socratic.evaluate import load_run
 from socratic.pipeline import Plan, make_plan, run_plan
-from socratic.recipe import read_recipe
+from socratic.recipe import PLACES, read_recipe
 from socratic.stages import TrainStage
+from socratic.tasks.base import in_fold
 from socratic.types import UserError
 
 RECIPE: dict[str, Any] = {
@@ -109,6 +111,35 @@ def test_rounds_repeat_what_has_them_in_its_name(tmp_path: Path) -> None:
     assert recipe.students["cot-2"] == {"role": "cot", "student": "cot-1"}
 
 
+def test_a_selection_stands_beside_the_arms(tmp_path: Path) -> None:
+    arms = {"cot": {**RECIPE["arms"]["cot"], "samples": 2, "temperature": 1.0}, "pair": RECIPE["arms"]["pair"]}
+    selections = {"voted": {"of": ["cot"]}, "matched": {"of": ["cot"], "match": "pair"}}
+    curves = {"k": {"x": "k", "lines": {"cot": {1: "cot", 2: "voted"}}}}
+    plan = plan_of(tmp_path, arms=arms, selections=selections, curves=curves)
+    [comparison] = run_plan(plan, quiet()).values()
+    assert [row.name for row in comparison.rows] == ["cot", "pair", "voted", "matched"]
+    assert [row.metrics["samples"] for row in comparison.rows] == [2, 1, 1, 1]
+    assert not to_do(plan)
+    changed = plan_of(tmp_path, arms=arms, selections={**selections, "voted": {"of": ["cot"], "k": 1}}, curves=curves)
+    assert to_do(changed) == ["choose voted on longer, seed 0"]
+
+
+def test_folds_are_sampled_by_those_who_have_not_seen_them(tmp_path: Path) -> None:
+    students = {**RECIPE["students"], "fold": {"role": "cot", "student": "scratch:llama-mini", "folds": 2}}
+    students["last"] = {"role": "cot", "student": "scratch:llama-mini", "chains": ["gold", "own"]}
+    samplings = {"drawn": {"solver": "cot", "lm": "fold", "samples": 2, "temperature": 1.0, "limit": 4}}
+    sets = {"own": {"make": "harvest", "of": ["drawn"]}}
+    plan = plan_of(tmp_path, students=students, samplings=samplings, sets=sets)
+    run_plan(plan, quiet())
+    for fold in ("1/2", "2/2"):
+        mark = f"fold{fold[0]}-s0"
+        card = json.loads((tmp_path / "out" / f"fold-{mark}" / "socratic.json").read_text())
+        assert card["fold"] == fold
+        problems = load_run(tmp_path / "out" / "samplings" / f"drawn-{mark}").problems
+        assert problems
+        assert all(in_fold(problem.question, fold) for problem in problems)
+
+
 def test_a_curve_has_the_arms_against_their_numbers(tmp_path: Path) -> None:
     lines = {"both": {0.5: "cot", "2": "pair"}, "one": {0.5: "cot"}}
     plan = plan_of(tmp_path, curves={"size": {"x": "size", "lines": lines}})
@@ -153,6 +184,12 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),
         ({"students.qg.folds": 4}, "students.qg goes by folds=4 and base by folds=None; give both the same"),
         ({"curves": {"c": {"x": "n", "lines": {"l": {1: "pari"}}}}}, "curves.c names 'pari', which is no arm.*'pair'"),
+        ({"selections": {"cot": {"of": ["cot"]}}}, "selections.cot has the name of an arm; give it another"),
+        ({"selections": {"s": {"of": ["cto"]}}}, "selections.s names 'cto', which is no arm; did you mean 'cot'"),
+        ({"selections": {"s": {"of": ["cot"], "by": "verifier"}}}, "selections.s: by=verifier needs verifier"),
+        ({"selections": {"s": {"of": ["cot"], "by": "weighted", "verifier": "qg"}}}, "qg is trained as 'qg', not as"),
+        ({"sets": {"m": {"make": "reward"}}}, "sets.m: make=reward needs a student; name one"),
+        ({"sets": {"m": {"make": "harvest"}}}, "sets.m.of names 'gold'"),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],
@@ -193,9 +230,11 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
 )
 def test_shipped_recipes_are_readable(path: Path) -> None:
     recipe = read_recipe(path, {})
-    used = {arm[place] for arm in recipe.arms.values() for place in ("qg", "qa", "lm") if place in arm}
-    started = {recipe.students[name].get("student") for name in used}
-    assert used | (started & recipe.students.keys()) == recipe.students.keys()
+    solvers = [*recipe.arms.values(), *recipe.samplings.values()]
+    used = {solver[place] for solver in solvers for place in PLACES if place in solver}
+    used |= {entry.get("student") for entry in (*recipe.students.values(), *recipe.sets.values())}
+    used |= {selection.verifier for selection in recipe.selections.values()}
+    assert used >= recipe.students.keys(), "nobody needs the others"
 
 
 def test_empty_settings_can_be_set_and_odd_keys_are_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def run_of(folder: Path, right: Mapping[str, list[bool]], **more: Any) -> Run:
 
 
 def made(run: Run, gold: Any = (), school: Schooling | None = None, **settings: Any) -> Verdicts:
-    return make_verdicts([run], VerdictSettings(**settings), [school or Schooling()], gold)
+    return make_verdicts([run], VerdictSettings.parse(settings), [school or Schooling()], gold)
 
 
 A, B, C = (problem.id for problem in PROBLEMS[:3])
@@ -66,12 +66,12 @@ def test_as_many_right_as_wrong_solutions_of_each_problem(tmp_path: Path) -> Non
 def test_they_are_of_one_loop_finished_and_no_two_the_same(tmp_path: Path) -> None:
     right, wrong = (run_of(tmp_path / name, {A: [name == "r"] * 2}, solver=name) for name in "rw")
     with pytest.raises(UserError, match=r"no right and wrong solutions of one problem .*4 unmatched\); sample more"):
-        make_verdicts([right, wrong], VerdictSettings(), [Schooling()] * 2)
+        make_verdicts([right, wrong], VerdictSettings.parse({}), [Schooling()] * 2)
     cut = run_of(tmp_path / "cut", {A: [True, False]}, stop="max_steps")
     with pytest.raises(UserError, match="2 unfinished"):
         made(cut)
     twice = run_of(tmp_path / "a", {A: [True, False]}), run_of(tmp_path / "b", {A: [True, False]})
-    found = make_verdicts(twice, VerdictSettings(), [Schooling()] * 2)
+    found = make_verdicts(twice, VerdictSettings.parse({}), [Schooling()] * 2)
     assert (len(found.chains), found.counts["duplicate"]) == (2, 2)
     with pytest.raises(UserError, match="is not complete"):
         made(replace(cut, metrics=None))

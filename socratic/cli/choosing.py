@@ -62,7 +62,9 @@ def verdicts(
     from socratic.verdicts import VerdictSettings, make_verdicts
 
     check_out(out_file, *(file for run in runs for file in run.glob("*")))
-    settings = VerdictSettings(labels=labels, words=words, per_problem=per_problem, seed=seed, keep_seen=keep_seen)
+    settings = VerdictSettings.parse(
+        {"labels": labels, "words": words, "per_problem": per_problem, "seed": seed, "keep_seen": keep_seen}
+    )
     loaded = [load_run(run) for run in runs]
     schooled = [schooling(run, data_dir) for run in loaded]
     for unknown in sorted({reason for school in schooled for reason in school.unknown}):
