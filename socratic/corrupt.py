@@ -67,11 +67,18 @@ def corrupt(
     ``metadata.corrupted`` names the ``kind`` and, where it is one, the number of the ``step``. The same chains, spoiled
     in the same way, are among those of any larger share with the same kinds and seed. With a wrong step, ``answer``
     and ``final_answer`` are wrong too, ``corrupted`` keeps gold's, and the chain, whose problem is then another, gets
-    an id of its own; ``keep_answer`` leaves all three as they were. Raises `UserError` where ``kinds`` fit too few.
+    an id of its own; ``keep_answer`` leaves all three as they were. Raises `UserError` where ``kinds`` fit too few,
+    and for chains that are spoiled already.
     """
     order = []
     for place, chain in enumerate(chains):
         if not in_dev(chain.question) or "made_from" in chain.metadata:
+            if (
+                "corrupted" in chain.metadata
+            ):  # a second spoiling may undo the first, and its share would be no longer exact
+                raise UserError(
+                    f"the chain of {chain.problem_id} is spoiled already; give the chains as they were before"
+                )
             rng = random.Random(f"{seed}|{chain.problem_id}|{chain.source}|{chain.sample}")
             order.append((rng.random(), place, rng))
     wanted = int(share * len(order) + 0.5)

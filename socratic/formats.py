@@ -24,13 +24,15 @@ def mixed(
     """``chains``, each in a form drawn by ``shares``; in context stand ``shots`` drawn of ``solved``, in that form.
 
     A form depends on seed, problem and sample alone. Never in context is the problem itself. Raises `UserError` for
-    shares that are all 0 or negative, and for too few solved problems.
+    shares that are all 0 or negative, for chains that have a form already, and for too few solved problems.
     """
     forms = [form for form in FORMS if shares.get(form, 0) > 0]
     if not forms or any(share < 0 for share in shares.values()):
         raise UserError(f"shares of {dict(shares)} draw nothing; give one of {', '.join(FORMS)} more than 0")
     made = []
     for chain in chains:
+        if "form" in chain.metadata:
+            raise UserError(f"the chain of {chain.problem_id} has a form already; give the chains as they were before")
         rng = random.Random(f"{seed}|{chain.problem_id}|{chain.sample}")
         [form] = rng.choices(forms, [shares[form] for form in forms])
         if form.endswith("answer"):

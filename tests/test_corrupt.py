@@ -160,3 +160,8 @@ def test_kinds_are_named() -> None:
     assert chosen_kinds("verbose,wrong_step") == ["wrong_step", "verbose"]
     with pytest.raises(UserError, match="--kinds 'wrong' is unknown"):
         chosen_kinds("wrong")
+
+
+def test_what_is_spoiled_already_is_not_spoiled_again() -> None:
+    with pytest.raises(UserError, match="spoiled already"):
+        corrupt([spoiled("reordered")], 1, ["reordered"])

@@ -14,6 +14,8 @@ from tiny import chain as tiny_chain
 from socratic import encode
 from socratic.formats import FORMS, mixed
 from socratic.prompts import Slot, problem_text, render_chain
+from socratic.store import read_records
+from socratic.tasks import load_chains
 from socratic.types import Chain, UserError
 
 __all__ = ["cli"]
@@ -86,3 +88,18 @@ def test_the_command_mixes_forms(cli: Cli, tmp_path: Path) -> None:
         refused = cli("mix", str(chains), "--out", str(made), *words)
         assert refused.code == 2
         assert why in refused.err
+
+
+def test_a_chain_has_one_form() -> None:
+    made = mixed([PEN], {"zero-shot-answer": 1}, [])
+    with pytest.raises(UserError, match="has a form already"):
+        mixed(made, {"zero-shot-cot": 1}, [])
+
+
+def test_a_data_sets_dev_chains_get_a_form_but_stand_in_no_context(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "mixed.jsonl"
+    cli("mix", "gold:stories", "--share", "in-context-answer=1", "--shots", "1", "--out", str(out))
+    made = list(read_records(out, Chain))
+    dev = {chain.question for chain in load_chains("stories", "dev")}
+    assert dev <= {chain.question for chain in made}
+    assert not any(chain.metadata["context"].split("\n")[0] in dev for chain in made)

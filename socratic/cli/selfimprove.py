@@ -49,6 +49,8 @@ def harvest(
             "--for qg keeps whole question sequences, --history predicted parts of them; give one of the two"
         )
     check_out(out_file)
+    if within := [path for path in run if path.resolve() in out_file.resolve().parents]:
+        raise UserError(f"{out_file} is inside the run {within[0]}, which is to be read; choose another place to write")
     runs = [load_run(path) for path in run]
     gold = [chain for one in runs for chain in gold_chains(one, data_dir).values()]
     if history == "predicted":
