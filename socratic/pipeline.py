@@ -58,6 +58,10 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     for seed in recipe.seeds:
         for name in recipe.students:
             planner.students(name, seed)
+        for name in recipe.sets:
+            planner.chain_set(name, seed)
+        for name in recipe.samplings:
+            planner.sampling(name, seed)
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
     trained = [chain.problem() for chain in planner.chains(planner.gold, "train")]
@@ -147,7 +151,8 @@ class _Planner:
         self.chains = cache(self._chains)
         self.problems = cache(self._problems)
         self.student = cache(self._student)
-        self._set = cache(self._make_set)
+        self.chain_set = cache(self._chain_set)
+        self.sampling = cache(self._sampling)
         self._content = cache(_content)
         self._chains_key = cache(self._hash_chains)
         self._begun: list[str] = []
@@ -271,12 +276,12 @@ class _Planner:
             )
         )
 
-    def _make_set(self, name: str, seed: int) -> SetStage:
+    def _chain_set(self, name: str, seed: int) -> SetStage:
         with self._inside(f"sets.{name}"):
             spec, settings = set_of(self.recipe, name)
             maker = MAKERS[spec.make]
             if maker.of_runs:
-                runs = [stage for sampling in spec.of for stage in self._sampling(sampling, seed)]
+                runs = [stage for sampling in spec.of for stage in self.sampling(sampling, seed)]
                 sources, keys = [str(stage.folder) for stage in runs], [stage.key for stage in runs]
                 needs: Sequence[Stage] = runs
             else:
@@ -302,7 +307,7 @@ class _Planner:
 
     def _sources(self, names: Sequence[str], seed: int) -> tuple[list[str], list[str], list[SetStage]]:
         """Of each set of chains, as `load_chains` takes it, its name or file and its key; the stages among them."""
-        stages = {name: self._set(name, seed) for name in names if name in self.recipe.sets}
+        stages = {name: self.chain_set(name, seed) for name in names if name in self.recipe.sets}
         plain = {name: self.gold if name == GOLD else name.removeprefix(f"{GOLD}:") for name in names}
         sources = [str(stages[name].folder / CHAINS) if name in stages else plain[name] for name in names]
         keys = [stages[name].key if name in stages else self._chains_key(plain[name]) for name in names]

@@ -321,6 +321,8 @@ def _check_folds(where: str, folds: int | None, names: Iterable[str], specs: Map
     """Raise `UserError` where a student of the recipe has other folds than ``folds``."""
     for name in names:
         if name in specs and (theirs := specs[name].folds) != folds:
+            if where.startswith("arms."):
+                raise UserError(f"{where}: {name} has folds, which serve samplings; train one without for the arm")
             raise UserError(f"{where} goes by folds={folds} and {name} by folds={theirs}; give both the same")
 
 
