@@ -267,7 +267,7 @@ def _check(recipe: Recipe) -> None:
     for name in recipe.samplings:
         sampling, solving = sampling_of(recipe, name, 0)
         _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
-        _check_folds(f"samplings.{name}", sampling_folds(recipe, sampling), sampling.models.values(), specs)
+        _check_folds(f"samplings.{name}", folds_of(recipe, sampling.models.values()), sampling.models.values(), specs)
     for name, curve in recipe.curves.items():
         for arms in curve.lines.values():
             for arm_name in arms.values():
@@ -276,9 +276,9 @@ def _check(recipe: Recipe) -> None:
                     raise UserError(f"curves.{name} names {arm_name!r}, which is no arm; did you mean {meant!r}?")
 
 
-def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:
-    """How many folds the students of a sampling have; None where they have none."""
-    named = (name for name in sampling.models.values() if name in recipe.students)
+def folds_of(recipe: Recipe, names: Iterable[str]) -> int | None:
+    """How many folds the first of ``names`` that is a student of the recipe has; None where it has none."""
+    named = (name for name in names if name in recipe.students)
     return next((student_of(recipe, name, 0)[0].folds for name in named), None)
 
 
