@@ -131,7 +131,7 @@ def _data_record(run: TrainingRun) -> dict[str, Any]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    defaults = TrainSettings().model_dump(exclude=_NOT_RECORDED)  # a setting that is newer than the run is at its own
+    defaults = TrainSettings.parse({}).model_dump(exclude=_NOT_RECORDED)  # a newer setting is at its own
     old = {**old, "settings": {**defaults, **old.get("settings", {})}}
     if differing := differences(old, new):
         raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
