@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from socratic.progress import evaluate_with_bar
 from socratic.prompts import load_prompt
 from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
-from socratic.store import read_records
+from socratic.store import read_records, write_json
 from socratic.tasks import TASKS, load_chains, load_problems
-from socratic.tasks.base import carve
+from socratic.tasks.base import carve, take_fold
 from socratic.teacher.soften import soften
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -48,13 +48,14 @@ def load_set(source: str, split: str, data_dir: str | None) -> list[Chain]:
 class Making:
     """One set to be made.
 
-    ``sources`` are as `load_set` takes them, or folders of runs; of chains only the first ``limit`` count. ``student``
-    is the MODEL that a maker asks, if it asks one, and ``folder`` the set's own.
+    ``sources`` are as `load_set` takes them, or folders of runs; of chains only the first ``limit`` count. ``students``
+    are the MODELs that a maker asks, by the fold that each is asked about, or None where it is all; ``folder`` is the
+    set's own.
     """
 
     sources: Sequence[str]
     limit: int | None
-    student: str | None
+    students: Mapping[str | None, str]
     folder: Path
     data_dir: str | None
     console: Console
@@ -63,6 +64,13 @@ class Making:
         """The chains of all sources, split by split."""
         parts = [[c for source in self.sources for c in load_set(source, split, self.data_dir)] for split in splits]
         return [chain for part in parts for chain in part[: self.limit]]
+
+    def asked(self, chains: Sequence[Chain]) -> Iterator[tuple[str | None, str, list[Chain]]]:
+        """Each fold, the MODEL asked about it, and which of ``chains`` are in it, where any are."""
+        for fold, model in self.students.items():
+            items = [(chain.problem(), chain) for chain in chains]
+            if own := [chain for _, chain in (take_fold(items, fold) if fold else items) if chain]:
+                yield fold, model, own
 
     def runs(self) -> list[Run]:
         """The runs that the sources are."""
@@ -131,8 +139,14 @@ def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
     with suppress(UserError):  # a data set need not have any
         gold = load_chains(runs[0].config["data"], runs[0].config["split"], making.data_dir)
     if settings.history == "predicted":
-        return histories(runs, gold, most=settings.most, trained_on=settings.trained_on).chains
-    return harvest(runs, gold, most=settings.most, trained_on=settings.trained_on, share=settings.share).chains
+        done = histories(runs, gold, most=settings.most, trained_on=settings.trained_on)
+    else:
+        done = harvest(runs, gold, most=settings.most, trained_on=settings.trained_on, share=settings.share)
+    write_json(making.folder / "harvest.json", {"counts": done.counts, "pass_at_1": done.pass_at_1})
+    for name, rate in done.pass_at_1.items():
+        interval = f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
+        making.console.print(f"pass@1, {name.replace('_', ' ')}: {interval}", soft_wrap=True)
+    return done.chains
 
 
 class RewardSettings(Settings):
@@ -146,26 +160,29 @@ class RewardSettings(Settings):
 
 
 def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
-    chains, dev = making.chains("train"), making.chains("dev")
-    problems, intervention = questions_given(chains)
-    assert making.student is not None
-    how = {"temperature": settings.temperature, "seed": settings.seed}
-    solving = answering(load_lm(making.student), how).with_intervention(intervention)
-    folder = making.folder / "answers"
-    record = {"data": ", ".join(making.sources), "split": "train", "split_scheme": "authors"}
-    evaluate_with_bar(
-        "answers",
-        problems,
-        solving,
-        folder,
-        record=record,
-        samples=settings.samples,
-        resume="if-possible",
-        batch_size=64,
-        console=making.console,
-    )
-    found = rewards(chains, load_run(folder), {chain.problem_id: chain for chain in chains})
-    return [*rewarded(chains, found, settings.by, settings.least), *dev]
+    given, made = making.chains("train"), list[Chain]()
+    gold = {chain.problem_id: chain for chain in given if chain.source == "gold"}
+    for name in sorted(
+        {chain.dataset for chain in given if chain.dataset in TASKS and TASKS[chain.dataset].gold_chains}
+    ):
+        gold |= {chain.problem_id: chain for chain in load_chains(name, "train", making.data_dir)}
+    for fold, model, chains in making.asked(given):
+        problems, intervention = questions_given(chains)
+        how = {"temperature": settings.temperature, "seed": settings.seed}
+        folder = making.folder / ("answers" if fold is None else f"answers-{fold.replace('/', '-')}")
+        evaluate_with_bar(
+            folder.name,
+            problems,
+            answering(load_lm(model), how).with_intervention(intervention),
+            folder,
+            record={"data": ", ".join(making.sources), "split": "train", "split_scheme": "authors"},
+            samples=settings.samples,
+            resume="if-possible",
+            batch_size=64,
+            console=making.console,
+        )
+        made += rewarded(chains, rewards(chains, load_run(folder), gold), settings.by, settings.least)
+    return [*made, *making.chains("dev")]
 
 
 class SoftenSettings(Settings):
@@ -176,13 +193,15 @@ class SoftenSettings(Settings):
 
 
 def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
-    assert making.student is not None
-    chains = making.chains("train", "dev")
-    device = default_device()
-    teacher = load_pretrained(making.student, torch_dtype("auto", device))
-    model = teacher.model.to(device).eval()
-    prompt = load_prompt(settings.style, chains[0].dataset)
-    return list(soften(chains, model, Codec(teacher.tokenizer), prompt, settings.top))
+    made: list[Chain] = []
+    for _, name, chains in making.asked(making.chains("train", "dev")):
+        device = default_device()
+        teacher = load_pretrained(name, torch_dtype("auto", device))
+        if teacher.model.config.is_encoder_decoder:
+            raise UserError(f"{name} is an encoder-decoder, which does not read on from a text; give a decoder")
+        prompt = load_prompt(settings.style, chains[0].dataset)
+        made += soften(chains, teacher.model.to(device).eval(), Codec(teacher.tokenizer), prompt, settings.top)
+    return made
 
 
 class MixSettings(Settings):

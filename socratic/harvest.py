@@ -185,8 +185,10 @@ def _check(run: Run, needs_questions: bool) -> None:
     """Raise `UserError` for a run that nothing may be learned from."""
     if not run.scores:
         raise UserError(f"{run.path} is not complete; finish it with the command that began it")
-    if run.config.get("intervention"):
-        raise UserError(f"{run.path} gave its students words that are not their own; give a run without --swap")
+    if run.config.get("intervention") or run.config.get("plan_by") == "gold":
+        raise UserError(
+            f"{run.path} gave its students words that are not their own; give a run without --swap and gold plans"
+        )
     unfit = ("answer", "cot") if needs_questions else ("answer",)
     if run.config.get("solver") in unfit:
         what = "asks no sub-questions" if needs_questions else "writes no steps"

@@ -22,7 +22,7 @@ from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
 from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
-from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, sampling_folds, sampling_of, set_of, student_of
+from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, folds_of, sampling_of, set_of, student_of
 from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings
@@ -57,14 +57,12 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     planner = _Planner(recipe, out, data_dir)
     for seed in recipe.seeds:
         for name in recipe.students:
-            planner.students(name, seed)
-        for name in recipe.sets:
-            planner.chain_set(name, seed)
-        for name in recipe.samplings:
-            planner.sampling(name, seed)
+            if student_of(recipe, name, seed)[0].folds is None:  # those with folds serve samplings alone
+                planner.student(name, seed, None)
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
-    trained = [chain.problem() for chain in planner.chains(planner.gold, "train")]
+    sources = dict.fromkeys([planner.gold, *planner.read])
+    trained = [chain.problem() for source in sources for chain in planner.chains(source, "train")]
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
     return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)
@@ -151,16 +149,12 @@ class _Planner:
         self.chains = cache(self._chains)
         self.problems = cache(self._problems)
         self.student = cache(self._student)
-        self.chain_set = cache(self._chain_set)
-        self.sampling = cache(self._sampling)
+        self._set = cache(self._make_set)
         self._content = cache(_content)
         self._chains_key = cache(self._hash_chains)
+        self.read: list[str] = []
+        """The data sets and files whose chains anything is made of or trained on."""
         self._begun: list[str] = []
-
-    def students(self, name: str, seed: int) -> list[TrainStage]:
-        """The stage of a student, or one for each of its folds."""
-        folds = student_of(self.recipe, name, seed)[0].folds
-        return [self.student(name, seed, fold) for fold in _folds(folds)]
 
     def arms(self) -> Iterator[EvaluateStage]:
         """All arms, by seed, arm, calculator and split."""
@@ -206,7 +200,7 @@ class _Planner:
         """The stage of a sampling, or one for each fold of its students."""
         sampling, settings = sampling_of(self.recipe, name, seed)
         stages = []
-        for fold in _folds(sampling_folds(self.recipe, sampling)):
+        for fold in _folds(folds_of(self.recipe, sampling.models.values())):
             problems = self.problems(sampling.split, sampling.limit, fold)
             link = self.out / "samplings" / f"{name}{_mark(fold)}-s{seed}"
             what = f"sample {name}{_mark(fold)} on {sampling.split}, seed {seed}"
@@ -242,6 +236,7 @@ class _Planner:
                 split=split,
                 arm=name,
                 samples=samples,
+                fold=fold,
                 problems=problems,
                 settings=settings,
                 models=models,
@@ -254,8 +249,9 @@ class _Planner:
             if (start := spec.student or self.recipe.student) is None:
                 raise UserError(f"students.{name} has nothing to start from; set student, for it or for the recipe")
             student, base, before = self._model(start, seed, fold)
-            shown = _given(settings) | ({"fold": fold} if fold else {})
-            settings = settings.model_copy(update={"fold": fold})
+            if fold:
+                settings = settings.model_copy(update={"fold": fold})
+            shown = _given(settings)
             needs, with_partner = [before], None
             if settings.partner:
                 partner, with_partner, stage = self._model(settings.partner, seed, fold)
@@ -276,38 +272,42 @@ class _Planner:
             )
         )
 
-    def _chain_set(self, name: str, seed: int) -> SetStage:
+    def _make_set(self, name: str, seed: int) -> SetStage:
         with self._inside(f"sets.{name}"):
             spec, settings = set_of(self.recipe, name)
             maker = MAKERS[spec.make]
             if maker.of_runs:
-                runs = [stage for sampling in spec.of for stage in self.sampling(sampling, seed)]
+                runs = [stage for sampling in spec.of for stage in self._sampling(sampling, seed)]
                 sources, keys = [str(stage.folder) for stage in runs], [stage.key for stage in runs]
                 needs: Sequence[Stage] = runs
             else:
                 sources, keys, needs = self._sources(spec.of, seed)
-            student, asked = None, None
+            asked: dict[str | None, tuple[str, str, TrainStage | None]] = {}
             if spec.student:
-                student, asked, stage = self._model(spec.student, seed, None)
-                needs = [*needs, *([stage] if stage else [])]
+                asked = {
+                    fold: self._model(spec.student, seed, fold)
+                    for fold in _folds(folds_of(self.recipe, [spec.student]))
+                }
+                needs = [*needs, *(stage for _, _, stage in asked.values() if stage)]
+            readers: list[str | None] = [key for _, key, _ in asked.values()]
         return self._add(
             SetStage(
                 name=f"{spec.make} {name}",
                 link=self.out / "sets" / name,
-                key=store.hash_json([spec.make, _given(settings), keys, spec.limit, asked]),
+                key=store.hash_json([spec.make, _given(settings), keys, spec.limit, *(readers or [None])]),
                 needs=tuple(needs),
                 maker=maker,
                 settings=settings,
                 sources=tuple(sources),
                 limit=spec.limit,
-                student=student,
+                students={fold: model for fold, (model, _, _) in asked.items()},
                 data_dir=self.data_dir,
             )
         )
 
     def _sources(self, names: Sequence[str], seed: int) -> tuple[list[str], list[str], list[SetStage]]:
         """Of each set of chains, as `load_chains` takes it, its name or file and its key; the stages among them."""
-        stages = {name: self.chain_set(name, seed) for name in names if name in self.recipe.sets}
+        stages = {name: self._set(name, seed) for name in names if name in self.recipe.sets}
         plain = {name: self.gold if name == GOLD else name.removeprefix(f"{GOLD}:") for name in names}
         sources = [str(stages[name].folder / CHAINS) if name in stages else plain[name] for name in names]
         keys = [stages[name].key if name in stages else self._chains_key(plain[name]) for name in names]
@@ -327,6 +327,7 @@ class _Planner:
         return tuple(load_problems(self.recipe.data, split, self.data_dir, limit, fold=fold))
 
     def _hash_chains(self, source: str) -> str:
+        self.read.append(source)
         return store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])
 
     def _add(self, stage: S) -> S:

@@ -282,7 +282,7 @@ def _check(recipe: Recipe) -> None:
     for name in recipe.samplings:
         sampling, solving = sampling_of(recipe, name, 0)
         _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
-        _check_folds(f"samplings.{name}", sampling_folds(recipe, sampling), sampling.models.values(), specs)
+        _check_folds(f"samplings.{name}", folds_of(recipe, sampling.models.values()), sampling.models.values(), specs)
     for name, selection in recipe.selections.items():
         _check_selection(recipe, name, selection, specs)
     named = [*recipe.arms, *recipe.selections]
@@ -311,9 +311,9 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
         raise UserError(f"{where}: {selection.verifier} is trained as {judge.role!r}, not as a verifier")
 
 
-def sampling_folds(recipe: Recipe, sampling: SamplingSpec) -> int | None:
-    """How many folds the students of a sampling have; None where they have none."""
-    named = (name for name in sampling.models.values() if name in recipe.students)
+def folds_of(recipe: Recipe, names: Iterable[str]) -> int | None:
+    """How many folds the first of ``names`` that is a student of the recipe has; None where it has none."""
+    named = (name for name in names if name in recipe.students)
     return next((student_of(recipe, name, 0)[0].folds for name in named), None)
 
 

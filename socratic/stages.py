@@ -76,7 +76,7 @@ class SetStage(Stage):
     settings: Settings
     sources: tuple[str, ...]
     limit: int | None
-    student: str | None
+    students: Mapping[str | None, str]
     data_dir: str | None
 
     @property
@@ -85,7 +85,7 @@ class SetStage(Stage):
 
     def run(self, number: str, console: Console) -> None:
         """Make them, and say how many there are."""
-        making = Making(self.sources, self.limit, self.student, self.folder, self.data_dir, console)
+        making = Making(self.sources, self.limit, self.students, self.folder, self.data_dir, console)
         console.print(f"{number} {self.name}", soft_wrap=True)
         chains = self.maker.make(making, self.settings)
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
@@ -123,6 +123,7 @@ class EvaluateStage(Stage):
     split: str
     arm: str
     samples: int
+    fold: str | None
     problems: tuple[Problem, ...]
     settings: SolveSettings
     models: Mapping[str, str]
@@ -138,12 +139,13 @@ class EvaluateStage(Stage):
 
     def run(self, number: str, console: Console, loaded: Mapping[str, LM], batch_size: int) -> None:
         """Solve with the models ``loaded``; an interrupted run is continued."""
+        record = {"data": self.data, "split": self.split, "split_scheme": "authors", "arm": self.arm}
         evaluate_with_bar(
             f"{number} {self.name}",
             self.problems,
             Solving(self.settings, **{place: loaded[model] for place, model in self.models.items()}),
             self.folder,
-            record={"data": self.data, "split": self.split, "split_scheme": "authors", "arm": self.arm},
+            record=record | ({"fold": self.fold} if self.fold else {}),
             samples=self.samples,
             resume="if-possible",
             batch_size=batch_size,

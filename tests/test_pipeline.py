@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from socratic import pipeline, stages
 from socratic.evaluate import load_run
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
-from socratic.stages import TrainStage
+from socratic.stages import SetStage, TrainStage
+from socratic.tasks import load_problems
 from socratic.tasks.base import in_fold
-from socratic.types import UserError
+from socratic.types import Chain, Step, UserError
 
 RECIPE: dict[str, Any] = {
     "data": "stories",
@@ -235,6 +237,36 @@ def test_shipped_recipes_are_readable(path: Path) -> None:
     used |= {entry.get("student") for entry in (*recipe.students.values(), *recipe.sets.values())}
     used |= {selection.verifier for selection in recipe.selections.values()}
     assert used >= recipe.students.keys(), "nobody needs the others"
+
+
+def test_a_student_keeps_the_fold_that_it_is_given(tmp_path: Path) -> None:
+    cot = next(s for s in plan_of(tmp_path, **{"students.cot.fold": "1/4"}).stages if s.link.name == "cot-s0")
+    assert isinstance(cot, TrainStage)
+    assert cot.settings.fold == "1/4"
+
+
+def test_students_of_folds_are_trained_where_something_needs_them(tmp_path: Path) -> None:
+    students = {**RECIPE["students"], "qa": {"role": "qa", "student": "scratch:llama-mini", "folds": 2}}
+    assert not [
+        s for s in make_plan(read_recipe(write(tmp_path, students=students), {}), tmp_path).stages if "qa" in s.name
+    ]
+    sets = {"more": {"make": "reward", "student": "qa", "samples": 1, "by": ["fluency"], "limit": 4}}
+    students["cot"] = {**RECIPE["students"]["cot"], "chains": ["more"]}
+    plan = make_plan(read_recipe(write(tmp_path, students=students, sets=sets), {}), tmp_path / "out")
+    [made] = [stage for stage in plan.stages if isinstance(stage, SetStage)]
+    assert [(fold, Path(folder).name[:8]) for fold, folder in made.students.items()] == [
+        ("1/2", "qa-fold1"),
+        ("2/2", "qa-fold2"),
+    ]
+
+
+def test_overlaps_are_of_all_that_is_learned(tmp_path: Path) -> None:
+    [problem, *_] = load_problems("stories", "longer")
+    leak = Chain("x/1", "x", problem.question, problem.answer, "number", (Step("How?", "So."),))
+    file = tmp_path / "leak.jsonl"
+    file.write_text("".join(json.dumps(c.to_json()) + "\n" for c in (leak, replace(leak, problem_id="x/2"))))
+    found = plan_of(tmp_path, **{"students.cot.chains": [str(file)]}).overlaps["longer"].found
+    assert any(not overlap.masked and overlap.test_id == problem.id for overlap in found)
 
 
 def test_empty_settings_can_be_set_and_odd_keys_are_named(tmp_path: Path) -> None:

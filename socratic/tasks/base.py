@@ -85,10 +85,15 @@ def in_fold(question: str, fold: str) -> bool:
 def outside_fold(chains: Sequence[Chain], fold: str | None) -> Sequence[Chain]:
     """The chains whose problem is not in ``fold``: all of them without one.
 
-    Raises `UserError` as `take_fold`, and where none is left.
+    Raises `UserError` as `take_fold`, where none is left, and for solved problems in context, which may be the fold's.
     """
     if fold is None:
         return chains
+    if shown := [chain.problem_id for chain in chains if str(chain.metadata.get("form", "")).startswith("in-context")]:
+        raise UserError(
+            f"the chain of {shown[0]} has solved problems in context, which may be of fold {fold}; train without a "
+            "fold, or on chains without them"
+        )
     kept = [chain for chain, inside in zip(chains, _folded(chains, fold), strict=True) if not inside]
     if chains and not kept:
         raise UserError(f"all {len(chains)} chains are of fold {fold}, which is to be left out; add others to them")

@@ -44,6 +44,9 @@ def test_training_and_evaluation_share_the_problems_out() -> None:
     kept = outside_fold(CHAINS, "3/4")
     assert [c for c in CHAINS if c not in kept] == [c for c in CHAINS if in_fold(c.question, "3/4")]
     assert outside_fold(CHAINS, None) == CHAINS
+    shown = replace(CHAINS[0], metadata={"form": "in-context-cot"})
+    with pytest.raises(UserError, match="has solved problems in context, which may be of fold 3/4"):
+        outside_fold([shown, *CHAINS[1:]], "3/4")
     inside = [c for c in CHAINS if c not in kept]
     with pytest.raises(UserError, match=f"all {len(inside)} chains are of fold 3/4, which is to be left out"):
         outside_fold(inside, "3/4")
