@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from socratic.calculator import canonicalise
-from socratic.prompts import learned_text, render_chain
+from socratic.prompts import TRANSCRIPT, Format, learned_text, render_chain
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, QGSees, Role
 
@@ -34,31 +34,40 @@ def encode(
     return list(example.ids), list(example.learned)
 
 
-def causal_example(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Example:
+def causal_example(
+    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers", format: Format = TRANSCRIPT
+) -> Example:
     """The one example of a causal model for this chain; see `encode`."""
     ids, learned = [], []
-    for segment, is_learned in _segments(chain, role, codec, qg_sees):
+    for segment, is_learned in _segments(chain, role, codec, qg_sees, format):
         ids += segment
         learned += [is_learned] * len(segment)
     return Example(chain.problem_id, tuple(ids), tuple(learned))
 
 
-def slot_examples(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers") -> Iterator[Example]:
+def slot_examples(
+    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers", format: Format = TRANSCRIPT
+) -> Iterator[Example]:
     """One example per learned slot: ``source`` is everything before it, marker included; ``ids`` the slot and END."""
     source: list[int] = []
-    for segment, is_learned in _segments(chain, role, codec, qg_sees):
+    for segment, is_learned in _segments(chain, role, codec, qg_sees, format):
         if is_learned:
             yield Example(chain.problem_id, tuple(segment), (True,) * len(segment), tuple(source))
         source += segment
 
 
 def build_examples(
-    chains: Iterable[Chain], role: Role, codec: Codec, qg_sees: QGSees = "answers", encoder_decoder: bool = False
+    chains: Iterable[Chain],
+    role: Role,
+    codec: Codec,
+    qg_sees: QGSees = "answers",
+    encoder_decoder: bool = False,
+    format: Format = TRANSCRIPT,
 ) -> list[Example]:
     """The training examples of many chains for one role, in order."""
     if encoder_decoder:
-        return [example for chain in chains for example in slot_examples(chain, role, codec, qg_sees)]
-    return [causal_example(chain, role, codec, qg_sees) for chain in chains]
+        return [example for chain in chains for example in slot_examples(chain, role, codec, qg_sees, format)]
+    return [causal_example(chain, role, codec, qg_sees, format) for chain in chains]
 
 
 def pack(examples: Sequence[Example]) -> bytes:
@@ -92,9 +101,11 @@ def unpack(data: bytes) -> list[Example]:
     return [Example(*fields) for fields in zip(names, ids, learned, source, strict=True)]
 
 
-def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees) -> Iterator[tuple[list[int], bool]]:
-    text, slots = render_chain(chain, role, qg_sees)
-    yield codec.problem(text), False
+def _segments(
+    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees, format: Format
+) -> Iterator[tuple[list[int], bool]]:
+    text, slots = render_chain(chain, role, qg_sees, format)
+    yield codec.problem(text, format), False
     for slot in slots:
-        yield codec.marker(slot.kind), False
+        yield codec.marker(slot.kind, format), False
         yield codec.slot(learned_text(canonicalise(slot.text))), slot.learned

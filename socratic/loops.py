@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from socratic.calculator import canonicalise
 from socratic.interventions import Given
 from socratic.lm.base import LM, Session
-from socratic.prompts import SlotKind, learned_text, render_problem
+from socratic.prompts import TRANSCRIPT, Format, SlotKind, learned_text
 from socratic.types import Completion, Problem, QGSees, Step, StopReason
 
 
@@ -33,34 +33,50 @@ class Outcome:
         """What the last model that failed said."""
         return self.error if self.stop_reason == "model_error" else None
 
-    def take(self, completion: Completion) -> str | None:
-        """Count a slot; its text, or None where it is rejected, the stop reason then set."""
+    def take(self, completion: Completion, cut_stands: bool = False) -> str | None:
+        """Count a slot; its text, or None where it is rejected, the stop reason then set.
+
+        ``cut_stands``: one that was cut off as overlong is not rejected.
+        """
         self.tokens += completion.tokens
         if completion.fault is not None:
             self.stop_reason, self.error = completion.fault, completion.error
-        elif not completion.text.strip():
-            self.stop_reason = "empty_output"
-        else:
+            if not (cut_stands and completion.fault == "overlong"):
+                return None
+        if completion.text.strip():
             return completion.text
+        if completion.fault is None:
+            self.stop_reason = "empty_output"
         return None
 
 
 Loop = Generator[tuple[LM, Session, SlotKind], Completion, None]
 
 
-def open_sessions(problem: Problem, qg: LM, qa: LM, qg_sees: QGSees) -> tuple[Session, Session]:
+def open_sessions(
+    problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, format: Format = TRANSCRIPT
+) -> tuple[Session, Session]:
     """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything."""
     ask = qg.session()
     reply = ask if qg is qa and qg_sees == "answers" else qa.session()
-    ask.write_problem(render_problem(problem))
+    ask.write_problem(format.problem(problem), format)
     if reply is not ask:
-        reply.write_problem(render_problem(problem))
+        reply.write_problem(format.problem(problem), format)
     return ask, reply
 
 
-def stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
+def stepwise(
+    out: Outcome,
+    problem: Problem,
+    qg: LM,
+    qa: LM,
+    qg_sees: QGSees,
+    max_steps: int,
+    given: Given,
+    format: Format = TRANSCRIPT,
+) -> Loop:
     """QG asks, QA answers, each as far as nothing is given in its place."""
-    ask, reply = open_sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, format)
     sessions = [ask] if ask is reply else [ask, reply]
     marks = [session.mark() for session in sessions]
     out.stop_reason = "max_steps"
@@ -151,25 +167,46 @@ def _as_learned(text: str) -> str:
     return learned_text(canonicalise(text))
 
 
-def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool) -> Loop:
-    """Chain of thought as a loop of one step, or the bare answer."""
+def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool, format: Format = TRANSCRIPT) -> Loop:
+    """Chain of thought as a loop of one step, or the bare answer.
+
+    Of a model that is only prompted, what is cut off as too long stands: it was never taught to come to an end.
+    """
     session = lm.session()
-    session.write_problem(render_problem(problem))
+    session.write_problem(format.problem(problem), format)
     if with_rationale:
         mark = session.mark()
         session.write_marker("answer")
-        rationale = out.take((yield lm, session, "answer"))
+        completion = yield lm, session, "answer"
+        rationale = out.take(completion, cut_stands=bool(format.stops))
+        if format.joint:
+            _part(out, rationale, format.joint.strip())
+            return
         if rationale is None:
             session.crop(mark)
         else:
+            if completion.fault is not None:
+                session.write_slot(rationale)
             out.steps.append(Step("", rationale.strip()))
             out.slots.append(rationale)
     yield from _final_slot(out, lm, session)
 
 
+def _part(out: Outcome, text: str | None, joint: str) -> None:
+    """Rationale and answer of the one slot that holds both; an answer that is missing is an empty one."""
+    rationale, found, answer = (text or "").rpartition(joint)
+    rationale, answer = (rationale, answer.strip()) if found else (answer, "")
+    if rationale.strip():
+        out.steps.append(Step("", rationale.strip()))
+        out.slots.append(rationale)
+    out.answer = answer or None
+    if text is not None and not answer:
+        out.stop_reason = "empty_output"
+
+
 def _final_slot(out: Outcome, lm: LM, session: Session) -> Loop:
     session.write_marker("final")
-    answer = out.take((yield lm, session, "final"))
+    answer = out.take((yield lm, session, "final"), cut_stands=bool(session.format.stops))
     out.answer = answer.strip() if answer is not None else None
 
 

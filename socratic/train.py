@@ -20,6 +20,7 @@ from socratic.lm.base import LM
 from socratic.lm.checkpoint import Card, check_is_student, is_checkpoint, read_card, save_student
 from socratic.lm.load import default_device, hush_transformers, load_lm
 from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
+from socratic.prompts import format_name
 from socratic.store import (
     MANIFEST,
     check_manifest,
@@ -66,7 +67,8 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
-    run = replace(run, chains=run.chains[: settings.limit], dev_chains=run.dev_chains[: settings.dev_limit])
+    chains, dev_chains = (_drawn(chains, settings.samples) for chains in (run.chains, run.dev_chains))
+    run = replace(run, chains=chains[: settings.limit], dev_chains=dev_chains[: settings.dev_limit])
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
         if (out / PLAN).is_file():
@@ -100,6 +102,11 @@ def fit(
     run = TrainingRun(role, str(student), chains, dev_chains, "given", qg_sees)
     train(run, TrainSettings.parse(settings), Path(out), on_note)
     return load_lm(str(out))
+
+
+def _drawn(chains: Sequence[Chain], samples: int | None) -> Sequence[Chain]:
+    """What would be there if only so many samples of each problem had been asked for."""
+    return chains if samples is None else [chain for chain in chains if chain.sample < samples]
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
@@ -164,6 +171,7 @@ def _train(
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
+        format=format_name(settings.format, start.student.model.config.is_encoder_decoder),
         calculator=start.codec.exact,
         end_id=start.codec.end_id,
         end_text=start.codec.end_text,

@@ -16,7 +16,9 @@ Role = Literal["qg", "qa", "unified", "cot", "answer"]
 QGSees = Literal["answers", "questions"]
 """What QG reads: ``answers`` everything so far (`iterative`), ``questions`` only its own (`plan`)."""
 
-Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
+Prompting = Literal["zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
+"""Solvers that prompt a model which nobody trained for it."""
+Solver = Literal["socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
 
 StopReason = Literal[
     "finished",

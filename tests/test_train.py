@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from socratic.examples import causal_example
 from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
+from socratic.prompts import FORMATS
 from socratic.tokens import Codec
 from socratic.train import PLAN, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
@@ -661,3 +663,26 @@ def test_the_default_rate_falls_with_the_size() -> None:
     rates = [default_learning_rate(n, lora=False) for n in (2_000_000, 135_000_000, 1_000_000_000, 7_000_000_000)]
     assert rates == sorted(rates, reverse=True)
     assert default_learning_rate(135_000_000, lora=True) > rates[1]
+
+
+# ---- Fine-tune-CoT
+
+
+def test_a_student_remembers_the_format_it_was_trained_in(student: str, tmp_path: Path) -> None:
+    card = fit(student, tmp_path / "s", "cot", max_steps=1, format="fine-tune-cot")
+    assert card.format == "fine-tune-cot"
+    assert load_lm(str(tmp_path / "s"), dtype="fp32").format is FORMATS["fine-tune-cot"]
+    assert "are left? ### It bakes" in (tmp_path / "s" / "README.md").read_text("utf-8")
+    assert "--> 26" in (tmp_path / "s" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("role", "also"), [("qg", None), ("unified", None), ("cot", "qa")])
+def test_that_format_has_no_sub_questions(role: Role, also: Role | None, student: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="format=fine-tune-cot is for the roles cot and answer"):
+        fit(student, tmp_path / "s", role, also=also, format="fine-tune-cot")
+
+
+def test_an_annotation_of_many_samples_serves_fewer(student: str, tmp_path: Path) -> None:
+    drawn = [replace(made, sample=sample) for made in CHAINS for sample in (0, 2, 5)]
+    card = fit(student, tmp_path / "s", "cot", drawn, drawn[:3], max_steps=1, samples=3)
+    assert (card.data["chains"], card.data["dev_chains"]) == (6, 2)

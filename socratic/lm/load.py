@@ -21,6 +21,7 @@ from socratic.lm.checkpoint import (
     read_card,
     save_student,
 )
+from socratic.prompts import FORMATS
 from socratic.store import check_manifest, hash_file, hash_json
 from socratic.tokens import Codec
 from socratic.types import UserError
@@ -83,6 +84,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     lm.fingerprint, lm.dtype = pretrained.base.sha256, str(pretrained.model.dtype).removeprefix("torch.")
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
+        lm.format = FORMATS[card.format]
         if card.recipe is not None:
             lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage}
     return lm

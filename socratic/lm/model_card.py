@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from socratic.prompts import MARKERS, render_chain
+from socratic.prompts import FORMATS, learned_text, render_chain
 from socratic.types import Chain, Step
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ _DOES = {
     "unified": "asks and answers the sub-questions of a problem",
     "cot": "writes a chain of thought and the final answer",
     "answer": "writes the final answer at once",
+}
+_BEHIND: dict[str, str] = {
+    "transcript": "the markers of its lines",
+    "fine-tune-cot": "`###`",
+    "fine-tune-cot-t5": "the problem",
 }
 _SEES = {"answers": ", reading the answers so far", "questions": ", reading only the problem and its own questions"}
 _SOLVE = {
@@ -71,7 +76,7 @@ def model_card(name: str, card: Card) -> str:
         _table("", {key: value for key, value in rows.items() if value is not None}),
         teachers_terms(card.data.get("written_by", ())),
         "## How it reads",
-        f"The student writes what stands behind the markers of its lines, up to its end token `{card.end_text}`.",
+        f"The student writes what stands behind {_BEHIND[card.format]}, up to its end token `{card.end_text}`.",
         _transcript(card),
         "## Use",
         f"```\nhf download REPOSITORY --local-dir {name}\n{solve}\n```",
@@ -96,12 +101,13 @@ def _table(head: str, rows: dict[str, object]) -> str:
 
 def _transcript(card: Card) -> str:
     """The example as this student is trained on it."""
-    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees)
-    lines = [f"{text}{card.end_text}"]
+    format = FORMATS[card.format]
+    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees, format)
+    text += card.end_text if format.ends else ""
     for slot in slots:
         written = "    <- the student" if slot.learned else ""
-        lines.append(f"{MARKERS[slot.kind].strip()} {slot.text}".rstrip() + card.end_text + written)
-    return "\n".join(["```", *lines, "```"])
+        text += f"{format.markers[slot.kind]}{learned_text(slot.text)}{card.end_text}{written}"
+    return f"```\n{text}\n```"
 
 
 def _plain_use(card: Card) -> str:
