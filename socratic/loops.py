@@ -127,13 +127,21 @@ def stepwise(
     yield from _final_slot(out, qa, reply)
 
 
-def teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
+def teacher_forced(
+    out: Outcome,
+    problem: Problem,
+    qg: LM,
+    qa: LM,
+    qg_sees: QGSees,
+    gold: Sequence[Step],
+    format: Format = TRANSCRIPT,
+) -> Loop:
     """Every slot behind a gold history, as in training: what a student writes is kept, and gold then takes its place.
 
     The final slot follows QA's own last answer. What ends in a fault is kept as ``""``, and of errors the first.
     """
     error: str | None = None
-    ask, reply = open_sessions(problem, qg, qa, qg_sees)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, format)
     for number, step in enumerate(gold, start=1):
         mark = ask.mark()
         ask.write_marker("question")

@@ -212,7 +212,7 @@ class Solving:
             qg, qa = self.pair
             given = self.intervention.given[problem.id] if self.intervention else NOTHING
             if given.history:
-                return teacher_forced(out, problem, qg, qa, self.qg_sees, given.history)
+                return teacher_forced(out, problem, qg, qa, self.qg_sees, given.history, format)
             return stepwise(out, problem, qg, qa, self.qg_sees, self.settings.max_steps, given, format)
         assert self._lm is not None
         return single(out, problem, self._lm, self.settings.solver != "answer", format)

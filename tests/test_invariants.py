@@ -137,7 +137,7 @@ def test_all_gold_chains_of_gsm8k(
     assert len(chains) == 8792
     small = real_codec.tokenizer.vocab_size > 1000
     limits = {} if small else {"max_tokens": 2000, "max_rationale_tokens": 4000}
-    traces = replay(chains, real_codec, solver, sees, calculator, **limits)
+    traces = replay(chains, real_codec, solver, sees, calculator, TRANSCRIPT, **limits)
     scores = [score(t.raw, c.answer, c.answer_type) for t, c in zip(traces, chains, strict=True)]
     assert [c.problem_id for c, s in zip(chains, scores, strict=True) if not (s.correct and s.strict)] == []
 

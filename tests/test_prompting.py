@@ -43,6 +43,10 @@ class Rambling(ScriptedLM):
                 decoding.push(token)
 
 
+def solver_of(solver: Solver, **models: LM) -> Solving:
+    return Solving(SolveSettings.parse({"solver": solver}), **models)
+
+
 def by_kind(**said: str) -> Script:
     return lambda transcript, kind: said[kind]
 
@@ -90,23 +94,28 @@ def test_what_was_trained_is_not_prompted_and_a_prompt_needs_its_one_model(codec
     lm = Replay(codec, [])
     lm.role = "cot"
     with pytest.raises(UserError, match="was trained as 'cot', and solver 'few-shot-cot' is for untrained models"):
-        Solving(SolveSettings(solver="few-shot-cot"), lm=lm)
+        solver_of("few-shot-cot", lm=lm)
     with pytest.raises(UserError, match="needs the one student lm"):
-        Solving(SolveSettings(solver="zero-shot-cot"), qg=lm, qa=lm)
+        solver_of("zero-shot-cot", qg=lm, qa=lm)
 
 
 def test_only_a_prompt_with_sub_questions_can_be_given_others(codec: Codec) -> None:
-    gold = intervene("questions", CHAINS[:1])
+    gold, history = (intervene(kind, CHAINS[:1]) for kind in ("questions", "history"))
     lm = Rambling(codec, lambda transcript, kind: " 7\n")
     with pytest.raises(UserError, match="asks no sub-questions"):
-        Solving(SolveSettings(solver="few-shot-cot"), lm=lm).with_intervention(gold)
-    solving = Solving(SolveSettings(solver="few-shot-socratic"), lm=lm).with_intervention(gold)
-    [trace] = solving.run([(CHAINS[0].problem(), 0)])
+        solver_of("few-shot-cot", lm=lm).with_intervention(gold)
+    solving = solver_of("few-shot-socratic", lm=lm)
+    [trace] = solving.with_intervention(gold).run([(CHAINS[0].problem(), 0)])
     assert [step.question for step in trace.steps] == [step.question.strip() for step in CHAINS[0].steps]
+    [trace] = solving.with_intervention(history).run([(CHAINS[0].problem(), 0)])
+    assert [step.answer for step in trace.steps] == ["7", "7"]
+    shown = prompt_format("few-shot-socratic", "tiny").before
+    assert all(codec.decode(session.ids).startswith(shown) for session in lm.kept)
+    assert not any(codec.end_id in session.ids for session in lm.kept)
 
 
 def test_a_run_records_its_prompt(codec: Codec) -> None:
-    record = Solving(SolveSettings(solver="few-shot-cot"), lm=Rambling(codec, by_kind())).record()
+    record = solver_of("few-shot-cot", lm=Rambling(codec, by_kind())).record()
     assert record["prompt"] == prompt_hash("few-shot-cot") != prompt_hash("few-shot-socratic")
 
 
@@ -133,7 +142,7 @@ def two_slots(lm: Any, count: int) -> list[tuple[str, str, list[int]]]:
             assert request.completion is not None
             assert not any(stop in request.completion.text for stop in STOPPING.stops[kind])
             texts[number].append(request.completion.text)
-    return [(*text, session.ids) for text, session in zip(texts, sessions, strict=True)]  # type: ignore[misc]
+    return [(*text, session.ids) for text, session in zip(texts, sessions, strict=True)]
 
 
 def test_every_backend_cuts_a_slot_at_its_stop_and_goes_on_from_there() -> None:
