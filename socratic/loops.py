@@ -57,8 +57,8 @@ def open_sessions(
     problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, format: Format = TRANSCRIPT
 ) -> tuple[Session, Session]:
     """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything."""
-    ask = qg.session()
-    reply = ask if qg is qa and qg_sees == "answers" else qa.session()
+    ask = qg.open(format)
+    reply = ask if qg is qa and qg_sees == "answers" else qa.open(format)
     ask.write_problem(format.problem(problem), format)
     if reply is not ask:
         reply.write_problem(format.problem(problem), format)
@@ -180,7 +180,7 @@ def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool, format:
 
     Of a model that is only prompted, what is cut off as too long stands: it was never taught to come to an end.
     """
-    session = lm.session()
+    session = lm.open(format)
     session.write_problem(format.problem(problem), format)
     if with_rationale:
         mark = session.mark()

@@ -51,12 +51,13 @@ class Slot:
 class Format:
     """How a problem and its solution are written down.
 
-    ``before`` and ``after`` stand around the problem, END behind it where ``ends``. Where ``joint`` is not empty it
-    stands between rationale and answer, which then are one slot. ``stops`` are for models that were not taught to end a
-    slot: the texts that end it, by kind. In such a context there is no END.
+    ``opening`` stands before all problems alike; ``before`` and ``after`` stand around each, END behind it where
+    ``ends``. Where ``joint`` is not empty it stands between rationale and answer, which then are one slot. ``stops``
+    are for models that were not taught to end a slot: the texts that end it, by kind. No END stands in such a context.
     """
 
     name: str
+    opening: str = ""
     before: str = "Problem: "
     after: str = ""
     ends: bool = True
@@ -65,7 +66,7 @@ class Format:
     stops: Mapping[SlotKind, tuple[str, ...]] = field(default_factory=dict)
 
     def problem(self, problem: Problem) -> str:
-        """The first segment; raises `UserError` as `statement`."""
+        """The first segment, behind the opening; raises `UserError` as `statement`."""
         return f"{self.before}{statement(problem.question, problem.context, problem.choices)}{self.after}"
 
 
@@ -268,10 +269,11 @@ def prompt_format(solver: Prompting, dataset: str) -> Format:
         return ZERO_SHOT_COT
     role: Role = "cot" if solver == "few-shot-cot" else "unified"
     shown = (render_chain(chain, role) for chain in load_prompt("cot", dataset).examples)
-    texts = [f"{text}{''.join(map(_written, slots))}\n\n" for text, slots in shown]
+    texts = [f"{text}{''.join(map(_written, slots))}\n" for text, slots in shown]
     return Format(
         solver,
-        before="".join(texts) + TRANSCRIPT.before,
+        opening="\n".join(texts),
+        before=f"\n{TRANSCRIPT.before}",  # cut between two line breaks, as tokenizers cut them before a word
         ends=False,
         stops={"question": ("\n",), "answer": ("\nQ:", "\n####", "\nProblem:"), "final": ("\n",)},
     )
@@ -280,8 +282,8 @@ def prompt_format(solver: Prompting, dataset: str) -> Format:
 def prompt_hash(solver: Prompting) -> str:
     """Of all texts that `prompt_format` may put around a problem."""
     names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
-    texts = [(made.before, made.after, dict(made.markers)) for made in (prompt_format(solver, name) for name in names)]
-    return hash_json(texts)[:16]
+    formats = [prompt_format(solver, name) for name in names]
+    return hash_json([(made.opening, made.before, made.after, dict(made.markers)) for made in formats])[:16]
 
 
 def _template(places: Sequence[Path], name: str, placeholder: str) -> str:

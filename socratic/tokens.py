@@ -57,8 +57,12 @@ class Codec:
                     )
 
     def problem(self, text: str, format: Format = TRANSCRIPT) -> list[int]:
-        """Ids of the first segment, BOS in front where the tokenizer puts one; never cut."""
-        return [*self.bos, *self._ids(self._substitute(text)), *([self.end_id] if format.ends else [])]
+        """Ids of the format's opening and the first segment; never cut."""
+        return [*self.opening(format), *self._ids(self._substitute(text)), *([self.end_id] if format.ends else [])]
+
+    def opening(self, format: Format) -> list[int]:
+        """Ids of what stands before every problem, BOS in front where the tokenizer puts one."""
+        return [*self.bos, *self._ids(self._substitute(format.opening))]
 
     def marker(self, kind: SlotKind, format: Format = TRANSCRIPT) -> list[int]:
         """Ids of a slot's marker, always ingested, never learned."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tiny import CHAINS, Recorded, RecordedEngine, RecordedPlain, Replay, byte_tokenizer, causal_model, solved
+from tiny import CHAINS, Replay, byte_tokenizer, causal_model, narrow, problems, solved
 
 from socratic.interventions import intervene
 from socratic.lm.base import LM, Decoding, Request, TokenSession
+from socratic.lm.causal import CausalLM
+from socratic.lm.engine import EngineLM
+from socratic.lm.plain import PlainLM
 from socratic.lm.scripted import Script, ScriptedLM
 from socratic.prompts import Format, load_prompt, prompt_format, prompt_hash
 from socratic.solving import SolveSettings, Solving
@@ -57,12 +61,11 @@ def test_few_shot_socratic_reads_on_where_the_examples_left_off(codec: Codec) ->
     [trace] = solved([PROBLEM], "few-shot-socratic", lm=lm)
     assert (trace.solver, trace.stop_reason, trace.answer) == ("few-shot-socratic", "finished", "7")
     assert trace.raw == "What is 3+4?\n3+4=7\n#### 7"
-    shown = prompt_format("few-shot-socratic", "tiny").before
-    own = "How many?\nQ: What is 3+4?\nA: 3+4=7\nQ:\n#### 7"
+    shown = prompt_format("few-shot-socratic", "tiny").opening
+    own = "\nProblem: How many?\nQ: What is 3+4?\nA: 3+4=7\nQ:\n#### 7"
     assert codec.decode(lm.kept[0].ids) == shown + own
     assert codec.end_id not in lm.kept[0].ids
-    assert shown.count("\n\nProblem: ") == shown.count("\nQ:\n#### ") == 4
-    assert f"\n\n{shown}".count("\n\nProblem: ") == 5
+    assert f"\n\n{shown}".count("\n\nProblem: ") == shown.count("\nQ:\n#### ") == 4
 
 
 def test_few_shot_cot_shows_the_examples_of_the_data_set(codec: Codec) -> None:
@@ -109,7 +112,7 @@ def test_only_a_prompt_with_sub_questions_can_be_given_others(codec: Codec) -> N
     assert [step.question for step in trace.steps] == [step.question.strip() for step in CHAINS[0].steps]
     [trace] = solving.with_intervention(history).run([(CHAINS[0].problem(), 0)])
     assert [step.answer for step in trace.steps] == ["7", "7"]
-    shown = prompt_format("few-shot-socratic", "tiny").before
+    shown = prompt_format("few-shot-socratic", "tiny").opening
     assert all(codec.decode(session.ids).startswith(shown) for session in lm.kept)
     assert not any(codec.end_id in session.ids for session in lm.kept)
 
@@ -117,6 +120,25 @@ def test_only_a_prompt_with_sub_questions_can_be_given_others(codec: Codec) -> N
 def test_a_run_records_its_prompt(codec: Codec) -> None:
     record = solver_of("few-shot-cot", lm=Rambling(codec, by_kind())).record()
     assert record["prompt"] == prompt_hash("few-shot-cot") != prompt_hash("few-shot-socratic")
+
+
+@pytest.mark.parametrize("kind", [PlainLM, CausalLM, EngineLM])
+def test_examples_are_read_once_and_change_nothing(kind: Any, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = narrow(causal_model("gpt2", codec.tokenizer, positions=4096), codec)
+    how: dict[str, Any] = {"max_tokens": 6, "max_rationale_tokens": 6, "temperature": 1.0, "batch_size": 1}
+    lm = kind(model, codec, "lm")
+    once = solved(problems(2), "few-shot-cot", lm=lm, **how)
+    assert len(lm.open(prompt_format("few-shot-cot", "tiny")).ids) > 500
+    monkeypatch.setattr(kind, "open", lambda self, format: self.session())
+    afresh = solved(problems(2), "few-shot-cot", lm=kind(model, codec, "lm"), **how)
+    assert [replace(t, seconds=0.0) for t in once] == [replace(t, seconds=0.0) for t in afresh]
+    assert len({trace.raw for trace in once}) == 2
+
+
+def test_examples_longer_than_the_model_reads_are_overlong(codec: Codec) -> None:
+    lm = EngineLM(causal_model("gpt2", codec.tokenizer, positions=256), codec, "short")
+    for trace in solved(problems(2), "few-shot-cot", lm=lm):
+        assert (trace.stop_reason, trace.answer) == ("overlong", None)
 
 
 # ---- A slot that a text ends, in every backend
@@ -154,7 +176,7 @@ def test_every_backend_cuts_a_slot_at_its_stop_and_goes_on_from_there() -> None:
     [joined] = codec.text("24")  # one token, in the middle of which a stop begins
     bias[[*codec.text("a"), *codec.text("b"), *codec.text("2"), joined]] = 0.0
     model.get_output_embeddings().bias = torch.nn.Parameter(bias)
-    kinds: tuple[type[LM], ...] = (RecordedPlain, Recorded, RecordedEngine)
+    kinds: tuple[type[LM], ...] = (PlainLM, CausalLM, EngineLM)
     first, *others = [two_slots(kind(model, codec, kind.__name__), 12) for kind in kinds]  # type: ignore[call-arg]
     assert all(other == first for other in others)
     assert any(answer.endswith("2") for answer, _, _ in first), "a token was cut in two"

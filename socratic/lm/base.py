@@ -98,6 +98,10 @@ class LM(ABC):
     def session(self) -> Session:
         """A new, empty session."""
 
+    def open(self, format: Format) -> Session:
+        """A new session for a problem in this format, which may have read the opening already."""
+        return self.session()
+
     @abstractmethod
     def submit(self, request: Request) -> None:
         """Queue a request; its session must belong to this model and have no other request under way."""
@@ -124,6 +128,22 @@ class LocalLM(LM):
         self.has_calculator = codec.exact
         self._rows: list[Decoding] = []
         self._ended: list[Request] = []
+        self._opened: dict[str, Session] = {}
+
+    def open(self, format: Format) -> Session:
+        """A new session; a format's opening is read once, when the model is idle, for all that follow."""
+        if format.opening and format.opening not in self._opened and not self.waiting:
+            session = self.session()
+            assert isinstance(session, TokenSession)
+            session.ids += self.codec.opening(format)
+            place = session.mark()
+            self.submit(Request(self, session, "answer", 1, calculator=False))
+            while self.waiting:
+                self.step(1)
+            session.crop(place)
+            self._opened[format.opening] = session
+        opened = self._opened.get(format.opening)
+        return opened.fork() if opened else self.session()
 
     @property
     def waiting(self) -> int:
@@ -162,7 +182,7 @@ class TokenSession:
 
     def write_problem(self, text: str, format: Format = TRANSCRIPT) -> None:
         self.format = format
-        self.ids += self.codec.problem(text, format)
+        self.ids += self.codec.problem(text, format)[len(self.ids) :]  # it may hold the opening already
 
     def write_marker(self, kind: SlotKind) -> None:
         self.ids += self.codec.marker(kind, self.format)

@@ -28,7 +28,7 @@ class TextSession:
 
     def write_problem(self, text: str, format: Format = TRANSCRIPT) -> None:
         self.format = format
-        self.pieces.append(text)
+        self.pieces.append(format.opening + text)
 
     def write_marker(self, kind: SlotKind) -> None:
         self.pieces.append(self.format.markers[kind])
