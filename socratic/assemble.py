@@ -24,6 +24,7 @@ from socratic.lm.load import default_device, has_bf16, load_lm
 from socratic.lm.plain import layers_lm
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.prepare import Start, TrainingRun, TrainSettings
+from socratic.prompts import FORMATS, format_name
 from socratic.solving import SolveSettings, Solving
 from socratic.store import check_manifest, is_main_process, process_count
 from socratic.tokens import Codec
@@ -136,6 +137,7 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Ca
         lm = _solver(model, settings, start.codec)
         lm.qg_sees = run.qg_sees
         lm.guidance = own
+        lm.format = FORMATS[format_name(settings.format, model.config.is_encoder_decoder)]
         models: dict[str, LM] = {run.role: lm, **partner} if partner else {"lm": lm}
         solving = Solving(solve_settings, **models)
         right = 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from socratic.calculator import canonicalise
-from socratic.prompts import learned_text, render_chain
+from socratic.prompts import TRANSCRIPT, Format, learned_text, render_chain
 from socratic.targets import TeacherText
 from socratic.tokens import Codec
 from socratic.types import Candidates, Chain, Example, Guidance, QGSees, Role, UserError
@@ -44,14 +44,19 @@ def encode(
 
 
 def causal_example(
-    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers", guidance: Guidance = "none"
+    chain: Chain,
+    role: Role,
+    codec: Codec,
+    qg_sees: QGSees = "answers",
+    guidance: Guidance = "none",
+    format: Format = TRANSCRIPT,
 ) -> Example:
     """The one example of a causal model for this chain; see `encode`."""
     ids: list[int] = []
     learned: list[bool] = []
     targets: list[Candidates] = []
     verdicts: dict[int, int] = {}
-    for segment in _segments(chain, role, codec, qg_sees, guidance):
+    for segment in _segments(chain, role, codec, qg_sees, guidance, format):
         if segment.is_verdict:
             verdicts[len(ids)] = segment.ids[0]
             continue
@@ -71,11 +76,16 @@ def causal_example(
 
 
 def slot_examples(
-    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees = "answers", guidance: Guidance = "none"
+    chain: Chain,
+    role: Role,
+    codec: Codec,
+    qg_sees: QGSees = "answers",
+    guidance: Guidance = "none",
+    format: Format = TRANSCRIPT,
 ) -> Iterator[Example]:
     """One example per learned slot: ``source`` is everything before it, marker included; ``ids`` the slot and END."""
     source: list[int] = []
-    for segment in _segments(chain, role, codec, qg_sees, guidance):
+    for segment in _segments(chain, role, codec, qg_sees, guidance, format):
         ids = segment.ids
         if segment.learned:
             soft = _some(segment.targets)
@@ -91,11 +101,13 @@ def build_examples(
     qg_sees: QGSees = "answers",
     encoder_decoder: bool = False,
     guidance: Guidance = "none",
+    format: Format = TRANSCRIPT,
 ) -> list[Example]:
     """The training examples of many chains for one role, in order."""
+    how = (role, codec, qg_sees, guidance, format)
     if encoder_decoder:
-        return [example for chain in chains for example in slot_examples(chain, role, codec, qg_sees, guidance)]
-    return [causal_example(chain, role, codec, qg_sees, guidance) for chain in chains]
+        return [example for chain in chains for example in slot_examples(chain, *how)]
+    return [causal_example(chain, *how) for chain in chains]
 
 
 _PACKED = {"names", "ids", "learned", "source", "labels", "ends", "weights", "widths", "candidates", "chances"}
@@ -169,12 +181,14 @@ class _Segment:
     is_verdict: bool = False
 
 
-def _segments(chain: Chain, role: Role, codec: Codec, qg_sees: QGSees, guidance: Guidance) -> Iterator[_Segment]:
-    given, slots = render_chain(chain, role, qg_sees, guidance)
+def _segments(
+    chain: Chain, role: Role, codec: Codec, qg_sees: QGSees, guidance: Guidance, format: Format
+) -> Iterator[_Segment]:
+    given, slots = render_chain(chain, role, qg_sees, guidance, format)
     teacher = TeacherText(chain)
-    yield _Segment(codec.problem(given), learned=False)
+    yield _Segment(codec.problem(given, format), learned=False)
     for slot in slots:
-        yield _Segment(codec.marker(slot.kind), learned=False)
+        yield _Segment(codec.marker(slot.kind, format), learned=False)
         text = learned_text(canonicalise(slot.text))
         ids = codec.slot(text)
         said = slot.kind in ("question", "answer")  # the program asks for the others

@@ -14,7 +14,7 @@ from socratic.calculator import canonicalise
 from socratic.guidance import PLAN
 from socratic.interventions import Given
 from socratic.lm.base import LM, Session
-from socratic.prompts import SlotKind, learned_text, render_problem
+from socratic.prompts import TRANSCRIPT, Format, SlotKind, learned_text, render_problem
 from socratic.types import Completion, Problem, QGSees, Step, StopReason, UserError
 
 
@@ -36,15 +36,20 @@ class Outcome:
         """What the last model that failed said."""
         return self.error if self.stop_reason == "model_error" else None
 
-    def take(self, completion: Completion) -> str | None:
-        """Count a slot; its text, or None where it is rejected, the stop reason then set."""
+    def take(self, completion: Completion, cut_stands: bool = False) -> str | None:
+        """Count a slot; its text, or None where it is rejected, the stop reason then set.
+
+        ``cut_stands``: one that was cut off as overlong is not rejected.
+        """
         self.tokens += completion.tokens
         if completion.fault is not None:
             self.stop_reason, self.error = completion.fault, completion.error
-        elif not completion.text.strip():
-            self.stop_reason = "empty_output"
-        else:
+            if not (cut_stands and completion.fault == "overlong"):
+                return None
+        if completion.text.strip():
             return completion.text
+        if completion.fault is None:
+            self.stop_reason = "empty_output"
         return None
 
 
@@ -52,17 +57,17 @@ Loop = Generator[tuple[LM, Session, SlotKind], Completion, None]
 
 
 def open_sessions(
-    problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, plan: str | None = None
+    problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, format: Format = TRANSCRIPT, plan: str | None = None
 ) -> tuple[Session, Session]:
     """Where QG asks and QA answers: one shared session where ``qg is qa`` and it reads everything.
 
     A ``plan`` stands behind QG's problem alone.
     """
-    ask = qg.session()
-    reply = ask if qg is qa and qg_sees == "answers" else qa.session()
-    ask.write_problem(render_problem(problem))
+    ask = qg.open(format)
+    reply = ask if qg is qa and qg_sees == "answers" else qa.open(format)
+    ask.write_problem(format.problem(problem), format)
     if reply is not ask:
-        reply.write_problem(render_problem(problem))
+        reply.write_problem(format.problem(problem), format)
     if plan is not None:
         ask.write_marker("plan")
         ask.write_slot(plan)
@@ -95,9 +100,18 @@ def planned(out: Outcome, problem: Problem, planner: LM | None, qa: LM, loop: Ca
     yield from _conclude(out, qa, reply)
 
 
-def stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, max_steps: int, given: Given) -> Loop:
+def stepwise(
+    out: Outcome,
+    problem: Problem,
+    qg: LM,
+    qa: LM,
+    qg_sees: QGSees,
+    format: Format,
+    max_steps: int,
+    given: Given,
+) -> Loop:
     """QG asks, QA answers, each as far as nothing is given in its place."""
-    ask, reply = open_sessions(problem, qg, qa, qg_sees, out.plan)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, format, out.plan)
     sessions = [ask] if ask is reply else [ask, reply]
     marks = [session.mark() for session in sessions]
     out.stop_reason = "max_steps"
@@ -146,13 +160,21 @@ def stepwise(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, ma
     yield from _conclude(out, qa, reply)
 
 
-def teacher_forced(out: Outcome, problem: Problem, qg: LM, qa: LM, qg_sees: QGSees, gold: Sequence[Step]) -> Loop:
+def teacher_forced(
+    out: Outcome,
+    problem: Problem,
+    qg: LM,
+    qa: LM,
+    qg_sees: QGSees,
+    format: Format,
+    gold: Sequence[Step],
+) -> Loop:
     """Every slot behind a gold history, as in training: what a student writes is kept, and gold then takes its place.
 
     The final slot follows QA's own last answer. What ends in a fault is kept as ``""``, and of errors the first.
     """
     error: str | None = None
-    ask, reply = open_sessions(problem, qg, qa, qg_sees, out.plan)
+    ask, reply = open_sessions(problem, qg, qa, qg_sees, format, out.plan)
     for number, step in enumerate(gold, start=1):
         mark = ask.mark()
         ask.write_marker("question")
@@ -184,20 +206,41 @@ def _as_learned(text: str) -> str:
     return learned_text(canonicalise(text))
 
 
-def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool) -> Loop:
-    """Chain of thought as a loop of one step, or the bare answer."""
-    session = lm.session()
-    session.write_problem(render_problem(problem))
+def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool, format: Format = TRANSCRIPT) -> Loop:
+    """Chain of thought as a loop of one step, or the bare answer.
+
+    Of a model that is only prompted, what is cut off as too long stands: it was never taught to come to an end.
+    """
+    session = lm.open(format)
+    session.write_problem(format.problem(problem), format)
     if with_rationale:
         mark = session.mark()
         session.write_marker("answer")
-        rationale = out.take((yield lm, session, "answer"))
+        completion = yield lm, session, "answer"
+        rationale = out.take(completion, cut_stands=bool(format.stops))
+        if format.joint:
+            _part(out, rationale, format.joint.strip())
+            return
         if rationale is None:
             session.crop(mark)
         else:
+            if completion.fault is not None:
+                session.write_slot(rationale)
             out.steps.append(Step("", rationale.strip()))
             out.slots.append(rationale)
     yield from _final_slot(out, lm, session)
+
+
+def _part(out: Outcome, text: str | None, joint: str) -> None:
+    """Rationale and answer of the one slot that holds both; an answer that is missing is an empty one."""
+    rationale, found, answer = (text or "").rpartition(joint)
+    rationale, answer = (rationale, answer.strip()) if found else (answer, "")
+    if rationale.strip():
+        out.steps.append(Step("", rationale.strip()))
+        out.slots.append(rationale)
+    out.answer = answer or None
+    if text is not None and not answer:
+        out.stop_reason = "empty_output"
 
 
 def _conclude(out: Outcome, qa: LM, reply: Session) -> Loop:
@@ -209,7 +252,7 @@ def _conclude(out: Outcome, qa: LM, reply: Session) -> Loop:
 
 def _final_slot(out: Outcome, lm: LM, session: Session) -> Loop:
     session.write_marker("final")
-    answer = out.take((yield lm, session, "final"))
+    answer = out.take((yield lm, session, "final"), cut_stands=bool(session.format.stops))
     out.answer = answer.strip() if answer is not None else None
 
 

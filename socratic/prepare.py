@@ -14,7 +14,7 @@ from socratic.config import Settings
 from socratic.examples import build_examples, pack, unpack
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student
-from socratic.prompts import TRANSCRIPT_VERSION, learned_text, render_problem
+from socratic.prompts import FORMATS, TRANSCRIPT_VERSION, CompletionFormat, format_name, learned_text, render_problem
 from socratic.store import atomic_write, cache_folder, hash_json, hash_text
 from socratic.tasks.base import parse_fold
 from socratic.tokens import Codec
@@ -43,6 +43,8 @@ class TrainSettings(Settings):
     guidance: Guidance = Field("none", description="what a planner writes and a guided QG reads behind the problem")
     also: Role | None = Field(None, description="every second chain is learned in this role's form instead")
     fold: str | None = Field(None, description="leave out the problems of this fold, as 2/4: the second of four")
+    format: CompletionFormat = Field("transcript", description="how chains are written down; for roles cot and answer")
+    samples: int | None = Field(None, ge=1, description="of a teacher's samples of each problem only the first so many")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
     evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
@@ -102,10 +104,17 @@ def default_learning_rate(parameters: int, lora: bool) -> float:
 def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> Start:
     """Load or build the student and make its examples; raises `UserError` where settings and student do not fit."""
     _check_guidance(run.role, settings)
+    if settings.format != "transcript" and {run.role, settings.also or run.role} - {"cot", "answer"}:
+        raise UserError(f"format={settings.format} is for the roles cot and answer, not {run.role!r}; leave it out")
+    if settings.format != "transcript" and settings.loss == "kl":
+        raise UserError(f"loss=kl learns a teacher's steps slot by slot, which format={settings.format} joins; use nll")
     student, before = _student(run)
     model, codec = student.model, Codec(student.tokenizer)
     parameters, seq2seq = model.num_parameters(), bool(model.config.is_encoder_decoder)
     limit = getattr(model.config, "max_position_embeddings", None)
+    joint = FORMATS[format_name(settings.format, seq2seq)].joint
+    if joint and not codec.returns(joint):
+        raise UserError(f"the tokenizer of {run.student} does not give back the text {joint!r}; use format=transcript")
     if settings.lora_rank:
         if student.base.location.startswith("scratch:"):
             raise UserError(f"lora_rank={settings.lora_rank} adapts a trained model, which {run.student} is not; use 0")
@@ -179,8 +188,8 @@ def _examples(
     if len(chains) < _CACHED:
         return _build(run, chains, settings, codec, seq2seq)
     tokenizer = hash_text(codec.tokenizer.backend_tokenizer.to_str())
-    roles = [run.role, settings.also, run.qg_sees, settings.guidance]
-    how = [TRANSCRIPT_VERSION, *roles, seq2seq, tokenizer, codec.end_id, codec.bos]
+    form = [TRANSCRIPT_VERSION, settings.format, settings.guidance, seq2seq]
+    how = [*form, run.role, settings.also, run.qg_sees, tokenizer, codec.end_id, codec.bos]
     path = cache_folder() / f"examples-{hash_json([how, [chain.to_json() for chain in chains]])[:32]}.npz"
     with suppress(OSError, ValueError):  # not there, or not whole
         return unpack(path.read_bytes())
@@ -193,10 +202,11 @@ def _examples(
 def _build(
     run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
 ) -> list[Example]:
+    format = FORMATS[format_name(settings.format, seq2seq)]
     if settings.also is None:
-        return build_examples(chains, run.role, codec, run.qg_sees, seq2seq, settings.guidance)
+        return build_examples(chains, run.role, codec, run.qg_sees, seq2seq, settings.guidance, format)
     halves = ((chains[::2], run.role), (chains[1::2], settings.also))
-    how = (codec, run.qg_sees, seq2seq, settings.guidance)
+    how = (codec, run.qg_sees, seq2seq, settings.guidance, format)
     return [e for half, role in halves for e in build_examples(half, role, *how)]
 
 

@@ -9,6 +9,9 @@ Training and solving both go through this module, so that what a student sees at
     \\nQ: END               QG stops: END directly behind the marker
     \\n#### answer END      the final slot
 
+That is the `Format` called `TRANSCRIPT`; others write the same down as Fine-tune-CoT does, or as a prompt for a model
+that was never trained on it.
+
 Behind the problem of a guided QG, and of no other student, stands ``\\nPlan: plan END``.
 
 A verifier reads such a transcript and learns, behind the END of every sub-answer and of the final slot, whether what
@@ -20,15 +23,15 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from socratic.guidance import plan_text
-from socratic.store import read_records, shipped
-from socratic.types import Chain, Guidance, Problem, QGSees, Role, Step, UserError
+from socratic.store import hash_json, read_records, shipped
+from socratic.types import Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
@@ -62,8 +65,68 @@ class Slot:
     verdict: bool | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Format:
+    """How a problem and its solution are written down.
+
+    ``opening`` stands before all problems alike; ``before`` and ``after`` stand around each, END behind it where
+    ``ends``. Where ``joint`` is not empty it stands between rationale and answer, which then are one slot. ``stops``
+    are for models that were not taught to end a slot: the texts that end it, by kind. No END stands in such a context.
+    """
+
+    name: str
+    opening: str = ""
+    before: str = "Problem: "
+    after: str = ""
+    ends: bool = True
+    markers: Mapping[SlotKind, str] = field(default_factory=lambda: MARKERS)
+    joint: str = ""
+    stops: Mapping[SlotKind, tuple[str, ...]] = field(default_factory=dict)
+
+    def problem(self, problem: Problem) -> str:
+        """The first segment, behind the opening; raises `UserError` as `statement`."""
+        return f"{self.before}{statement(problem.question, problem.context, problem.choices)}{self.after}"
+
+
+CompletionFormat = Literal["transcript", "fine-tune-cot"]
+_UNMARKED: dict[SlotKind, str] = dict.fromkeys(MARKERS, "")
+
+TRANSCRIPT = Format("transcript")
+FINE_TUNE_COT = Format("fine-tune-cot", before="", after=" ###", ends=False, markers=_UNMARKED, joint=" --> ")
+"""Ho et al. 2212.10071: ``question ###``, then ``rationale --> answer END``, or for role `answer` the answer alone."""
+FINE_TUNE_COT_T5 = Format("fine-tune-cot-t5", before="", markers=_UNMARKED, joint=" --> ")
+"""The same for encoder-decoders, which read the bare question."""
+FormatName = Literal["transcript", "fine-tune-cot", "fine-tune-cot-t5"]
+FORMATS: dict[FormatName, Format] = {
+    "transcript": TRANSCRIPT,
+    "fine-tune-cot": FINE_TUNE_COT,
+    "fine-tune-cot-t5": FINE_TUNE_COT_T5,
+}
+"""What students are trained in, by the name that their cards hold."""
+
+ZERO_SHOT_COT = Format(
+    "zero-shot-cot",
+    before="Q: ",
+    after="\nA: Let's think step by step.",
+    ends=False,
+    markers={**_UNMARKED, "final": "\nTherefore, the answer is"},
+    stops={"answer": ("\nQ:",), "final": ("\nQ:",)},
+)
+"""Kojima et al. 2205.11916, as Ho et al. 2212.10071 ask their teacher."""
+
+
+def format_name(setting: CompletionFormat, encoder_decoder: bool) -> FormatName:
+    """What a student of this architecture is trained in."""
+    return "fine-tune-cot-t5" if setting == "fine-tune-cot" and encoder_decoder else setting
+
+
 def problem_text(question: str, context: str | None = None, choices: Sequence[str] | None = None) -> str:
-    """The transcript's first segment: context before the question, choices after it as ``(A) text`` lines.
+    """The transcript's first segment; raises `UserError` as `statement`."""
+    return TRANSCRIPT.before + statement(question, context, choices)
+
+
+def statement(question: str, context: str | None = None, choices: Sequence[str] | None = None) -> str:
+    """Context before the question, choices after it as ``(A) text`` lines.
 
     Raises `UserError` for more choices than there are letters.
     """
@@ -72,7 +135,7 @@ def problem_text(question: str, context: str | None = None, choices: Sequence[st
     lines = [context.strip()] if context and context.strip() else []
     lines.append(question.strip())
     lines += [f"({letter}) {text.strip()}" for letter, text in zip(string.ascii_uppercase, choices or (), strict=False)]
-    return "Problem: " + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def render_problem(problem: Problem) -> str:
@@ -81,7 +144,11 @@ def render_problem(problem: Problem) -> str:
 
 
 def render_chain(
-    chain: Chain, role: Role, qg_sees: QGSees = "answers", guidance: Guidance = "none"
+    chain: Chain,
+    role: Role,
+    qg_sees: QGSees = "answers",
+    guidance: Guidance = "none",
+    format: Format = TRANSCRIPT,
 ) -> tuple[str, list[Slot]]:
     """The problem text and the slots of one training sample: what ``role`` sees, and which of it is learned.
 
@@ -90,11 +157,16 @@ def render_chain(
     where the role needs sub-questions (or any step) that the chain does not have, or a step's answer is blank, or the
     role is a verifier's and the chain has no verdicts.
     """
-    text = problem_text(chain.question, chain.metadata.get("context"), chain.metadata.get("choices"))
+    text = format.problem(chain.problem())
     if role == "verifier":
         return text, _judged_slots(chain)
     final = Slot("final", chain.answer.strip(), learned=True)
     if role == "answer" or (role == "cot" and chain.metadata.get(ANSWER_ONLY)):
+        if role == "cot" and format.joint:
+            raise UserError(
+                f"the chain of {chain.problem_id} has its answer alone (answer_only), which a student of format "
+                f"{format.name} could not tell from a rationale; train it on other chains"
+            )
         return text, [final]
     if not chain.steps or (role != "cot" and not all(step.question.strip() for step in chain.steps)):
         missing = "sub-questions" if chain.steps else "steps"
@@ -112,7 +184,10 @@ def render_chain(
             "own; train it on other chains"
         )
     if role == "cot":
-        return text, [Slot("answer", join_rationale([s.answer for s in chain.steps]), learned=True), final]
+        rationale = join_rationale([s.answer for s in chain.steps])
+        if format.joint:
+            return text, [Slot("answer", f"{rationale}{format.joint}{final.text}", learned=True)]
+        return text, [Slot("answer", rationale, learned=True), final]
     plan = [Slot("plan", plan_text(chain, guidance), learned=role == "planner")] if guidance != "none" else []
     if role == "planner":
         return text, plan
@@ -261,6 +336,34 @@ def load_prompt(style: Style, dataset: str, folder: Path | None = None) -> Teach
         _template(hints, "hint.txt", "answer"),
         tuple(read_records(examples, Chain)) if examples else (),
     )
+
+
+@lru_cache
+def prompt_format(solver: Prompting, dataset: str) -> Format:
+    """How a model that was not trained for it is asked: zero-shot, or with the worked examples that a teacher gets.
+
+    The examples are transcripts in plain text, with a blank line between them and nothing for END, so that a slot ends
+    where the next marker begins.
+    """
+    if solver == "zero-shot-cot":
+        return ZERO_SHOT_COT
+    role: Role = "cot" if solver == "few-shot-cot" else "unified"
+    shown = (render_chain(chain, role) for chain in load_prompt("cot", dataset).examples)
+    texts = [f"{text}{''.join(map(_written, slots))}\n" for text, slots in shown]
+    return Format(
+        solver,
+        opening="\n".join(texts),
+        before=f"\n{TRANSCRIPT.before}",  # cut between two line breaks, as tokenizers cut them before a word
+        ends=False,
+        stops={"question": ("\n",), "answer": ("\nQ:", "\n####", "\nProblem:"), "final": ("\n",)},
+    )
+
+
+def prompt_hash(solver: Prompting) -> str:
+    """Of all texts that `prompt_format` may put around a problem."""
+    names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
+    formats = [prompt_format(solver, name) for name in names]
+    return hash_json([(made.opening, made.before, made.after, dict(made.markers)) for made in formats])[:16]
 
 
 def _template(places: Sequence[Path], name: str, placeholder: str) -> str:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from socratic.prompts import render_problem, render_raw
+from socratic.prompts import render_raw
 from socratic.solving import Board, Job, Solving
 from socratic.types import Problem, Trace, UserError
 
@@ -289,7 +289,8 @@ class Service:
     def _usage(self, call: _Call, trace: Trace) -> dict[str, int]:
         """Tokens of the problem, as the first student reads it, and those that the students decoded."""
         codec = getattr(self.solving.models[0], "codec", None)  # an endpoint has none
-        read = len(codec.problem(render_problem(call.problem))) if codec else 0
+        format = self.solving.format(call.problem)
+        read = len(codec.problem(format.problem(call.problem), format)) if codec else 0
         return {"prompt_tokens": read, "completion_tokens": trace.tokens, "total_tokens": read + trace.tokens}
 
 

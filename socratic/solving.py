@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -18,8 +18,8 @@ from socratic.config import Settings
 from socratic.interventions import NOTHING, Intervention
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import Loop, Outcome, planned, single, stepwise, teacher_forced
-from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, render_raw
-from socratic.types import Guidance, Problem, QGSees, Solver, Trace, UserError
+from socratic.prompts import TRANSCRIPT, TRANSCRIPT_VERSION, Format, SlotKind, prompt_format, prompt_hash, render_raw
+from socratic.types import Guidance, Problem, Prompting, QGSees, Solver, Trace, UserError
 
 _CHUNK = 8
 """Tokens a model advances before rows that ended are exchanged for waiting ones."""
@@ -29,7 +29,9 @@ class SolveSettings(Settings):
     """What decides a trace, apart from the models."""
 
     solver: Solver = Field(
-        "socratic", description="socratic (QG and QA), unified (= tied: one model, one context), cot or answer"
+        "socratic",
+        description="socratic (QG and QA), unified (= tied: one model, one context), cot or answer; zero-shot-cot, "
+        "few-shot-cot and few-shot-socratic prompt a model that was not trained for it",
     )
     qg_sees: QGSees | None = Field(
         None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
@@ -129,7 +131,7 @@ class Solving:
 
     def with_intervention(self, intervention: Intervention) -> Self:
         """The same solver and models, given other words; raises `UserError` for a solver without sub-questions."""
-        if self.settings.solver in ("cot", "answer"):
+        if self.pair is None:
             raise UserError(
                 f"solver {self.settings.solver!r} asks no sub-questions that {intervention.kind!r} could replace; "
                 "choose the solver socratic, tied or unified"
@@ -155,7 +157,9 @@ class Solving:
             "calculator": self.calculator,
             "transcript": TRANSCRIPT_VERSION,
         }
-        given = {"intervention": self.intervention.record()} if self.intervention else {}
+        given: dict[str, Any] = {"intervention": self.intervention.record()} if self.intervention else {}
+        if (solver := _prompting(self.settings.solver)) is not None:
+            given["prompt"] = prompt_hash(solver)
         return {**self.settings.model_dump(), **resolved, **given, "models": models}
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
@@ -212,25 +216,32 @@ class Solving:
     @property
     def pair(self) -> tuple[LM, LM] | None:
         """The models that ask and answer; None for a solver without sub-questions."""
-        if self.settings.solver not in ("socratic", "tied", "unified"):
+        if self.settings.solver not in ("socratic", "tied", "unified", "few-shot-socratic"):
             return None
         qg, qa = self._qg or self._lm, self._qa or self._lm
         assert qg is not None
         assert qa is not None
         return qg, qa
 
+    def format(self, problem: Problem) -> Format:
+        """How the problem's solution is written down: as the student learned it, or as a prompt."""
+        if (solver := _prompting(self.settings.solver)) is not None:
+            return prompt_format(solver, problem.dataset)
+        return self._lm.format if self._lm else TRANSCRIPT
+
     def _loop(self, out: Outcome, problem: Problem) -> Loop:
+        format = self.format(problem)
         if self.pair is not None:
             qg, qa = self.pair
             given = self.intervention.given[problem.id] if self.intervention else NOTHING
-            common = (out, problem, qg, qa, self.qg_sees)
+            common = (out, problem, qg, qa, self.qg_sees, format)
             if given.history:
                 loop = partial(teacher_forced, *common, given.history)
             else:
                 loop = partial(stepwise, *common, self.settings.max_steps, given)
             return loop() if self.guidance == "none" else planned(out, problem, self._planner, qa, loop)
         assert self._lm is not None
-        return single(out, problem, self._lm, with_rationale=self.settings.solver == "cot")
+        return single(out, problem, self._lm, self.settings.solver != "answer", format)
 
     def job_request(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
         """The request for the slot that a job's loop wants."""
@@ -238,7 +249,7 @@ class Solving:
 
     def request(self, lm: LM, session: Session, kind: SlotKind, temperature: float, rng: random.Random) -> Request:
         """A request for a slot as these settings have it; not submitted yet."""
-        rationale = self.settings.solver == "cot" and kind == "answer"
+        rationale = self.pair is None and kind == "answer"
         most = self.settings.max_rationale_tokens if rationale else self.settings.max_tokens
         return Request(lm, session, kind, most, self.calculator, temperature, rng)
 
@@ -351,6 +362,8 @@ def _check_plan(settings: SolveSettings, qg: LM | None, planner: LM | None) -> N
 
 def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
     """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
+    if role is not None and _prompting(solver) is not None:
+        raise UserError(f"{name} was trained as {role!r}, and solver {solver!r} is for untrained models; give its base")
     single = ("unified",) if solver == "tied" else (solver,)
     wanted = {"lm": single, "planner": ("planner",)}.get(place, (place, "unified"))
     if role is not None and role not in wanted:
@@ -358,6 +371,11 @@ def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
             f"{name} was trained as {role!r} and cannot be the {place} of solver {solver!r}; "
             f"give a student trained as {' or '.join(map(repr, wanted))}"
         )
+
+
+def _prompting(solver: Solver) -> Prompting | None:
+    """``solver`` where it only prompts."""
+    return next((known for known in get_args(Prompting) if known == solver), None)
 
 
 def solve(

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from socratic.calculator import cut
-from socratic.prompts import MARKERS, VERDICTS, SlotKind
+from socratic.prompts import TRANSCRIPT, VERDICTS, Format, SlotKind
 from socratic.types import UserError
 
 if TYPE_CHECKING:
@@ -49,20 +49,24 @@ class Codec:
         runs = [(piece,) for piece in _EXACT] + [_EXACT]  # alone and in a row: a dummy prefix shows only in the latter
         self.exact = all(self._raw_decode([i for p in run for i in self._ids(p)]) == "".join(run) for run in runs)
         if not self.exact:
-            self.substitutions = {old: new for old, new in _SUBSTITUTES if not self._returns(f"a{old}b")}
+            self.substitutions = {old: new for old, new in _SUBSTITUTES if not self.returns(f"a{old}b")}
             for piece in (*_PLAIN, *self.substitutions.values()):
-                if not self._returns(piece):
+                if not self.returns(piece):
                     raise UserError(
                         f"the tokenizer of {name} does not give back the text {piece!r}; use another student"
                     )
 
-    def problem(self, text: str) -> list[int]:
-        """Ids of the first segment, BOS in front where the tokenizer puts one; never cut."""
-        return [*self.bos, *self._ids(self._substitute(text)), self.end_id]
+    def problem(self, text: str, format: Format = TRANSCRIPT) -> list[int]:
+        """Ids of the format's opening and the first segment; never cut."""
+        return [*self.opening(format), *self._ids(self._substitute(text)), *([self.end_id] if format.ends else [])]
 
-    def marker(self, kind: SlotKind) -> list[int]:
+    def opening(self, format: Format) -> list[int]:
+        """Ids of what stands before every problem, BOS in front where the tokenizer puts one."""
+        return [*self.bos, *self._ids(self._substitute(format.opening))]
+
+    def marker(self, kind: SlotKind, format: Format = TRANSCRIPT) -> list[int]:
         """Ids of a slot's marker, always ingested, never learned."""
-        return list(self._ids(self._substitute(MARKERS[kind])))
+        return list(self._ids(self._substitute(format.markers[kind])))
 
     def slot(self, text: str) -> list[int]:
         """Ids of a slot's text as it stands, and END; ``""`` gives END alone."""
@@ -104,6 +108,10 @@ class Codec:
             self._equals[token] = "=" in self._raw_decode([token])
         return self._equals[token]
 
+    def returns(self, text: str) -> bool:
+        """Whether text comes back but for the amount of white space."""
+        return self._raw_decode(self._ids(text)).split() == text.split() if "\n" not in text else False
+
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
@@ -114,7 +122,3 @@ class Codec:
         for old, new in self.substitutions.items():
             text = text.replace(old, new)
         return text
-
-    def _returns(self, text: str) -> bool:
-        """Whether text comes back but for the amount of white space."""
-        return self._raw_decode(self._ids(text)).split() == text.split() if "\n" not in text else False

@@ -21,6 +21,7 @@ from socratic.lm.base import LM
 from socratic.lm.checkpoint import Card, check_is_student, is_checkpoint, read_card, save_student
 from socratic.lm.load import default_device, hush_transformers, load_lm
 from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
+from socratic.prompts import format_name
 from socratic.store import (
     MANIFEST,
     check_manifest,
@@ -70,8 +71,8 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
-    chains = outside_fold(run.chains, settings.fold)[: settings.limit]
-    run = replace(run, chains=chains, dev_chains=run.dev_chains[: settings.dev_limit])
+    chains = _drawn(outside_fold(run.chains, settings.fold), settings.samples)[: settings.limit]
+    run = replace(run, chains=chains, dev_chains=_drawn(run.dev_chains, settings.samples)[: settings.dev_limit])
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
         if (out / PLAN).is_file():
@@ -105,6 +106,11 @@ def fit(
     run = TrainingRun(role, str(student), chains, dev_chains, "given", qg_sees)
     train(run, TrainSettings.parse(settings), Path(out), on_note)
     return load_lm(str(out))
+
+
+def _drawn(chains: Sequence[Chain], samples: int | None) -> Sequence[Chain]:
+    """What would be there if only so many samples of each problem had been asked for."""
+    return chains if samples is None else [chain for chain in chains if chain.sample < samples]
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
@@ -178,6 +184,7 @@ def _train(
         role=run.role,
         qg_sees=run.qg_sees,
         guidance=settings.guidance if run.role in ("qg", "planner") else "none",
+        format=format_name(settings.format, start.student.model.config.is_encoder_decoder),
         calculator=start.codec.exact,
         end_id=start.codec.end_id,
         end_text=start.codec.end_text,

@@ -302,7 +302,9 @@ class Tutor:
 
     def _open(self) -> None:
         """Sessions that have read the problem alone."""
-        self._ask, self._reply = open_sessions(self.problem, self._qg, self._qa, self.solving.qg_sees)
+        self._ask, self._reply = open_sessions(
+            self.problem, self._qg, self._qa, self.solving.qg_sees, self.solving.format(self.problem)
+        )
         self._marks, self._written = [self._mark()], []
 
     def _begin_answer(self, session: Session) -> None:

@@ -19,7 +19,9 @@ QGSees = Literal["answers", "questions"]
 Guidance = Literal["none", "count", "operators", "equations"]
 """What a guided QG reads behind the problem, and a planner writes: ``3``, ``- *`` or ``12 - 5 ; 7 * 2``."""
 
-Solver = Literal["socratic", "tied", "unified", "cot", "answer"]
+Prompting = Literal["zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
+"""Solvers that prompt a model which nobody trained for it."""
+Solver = Literal["socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
 
 StopReason = Literal[
     "finished",

@@ -26,10 +26,10 @@ from tiny import (
 
 from socratic.answers import score
 from socratic.calculator import canonicalise
-from socratic.examples import causal_example
+from socratic.examples import causal_example, slot_examples
 from socratic.lm.base import TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
-from socratic.prompts import learned_text, render_chain, render_raw
+from socratic.prompts import FINE_TUNE_COT, FINE_TUNE_COT_T5, TRANSCRIPT, Format, learned_text, render_chain, render_raw
 from socratic.tokens import Codec
 from socratic.types import Chain, Problem, QGSees, Role, Solver, StopReason, Trace
 
@@ -48,18 +48,28 @@ ON_GSM8K = [mode for mode in REPLAYS if mode[0] != "tied"]  # one code path with
 
 
 def replay(
-    chains: Sequence[Chain], codec: Codec, solver: Solver, sees: QGSees, calculator: bool, **limits: int
+    chains: Sequence[Chain],
+    codec: Codec,
+    solver: Solver,
+    sees: QGSees,
+    calculator: bool,
+    format: Format = TRANSCRIPT,
+    **limits: int,
 ) -> list[Trace]:
     """Gold chains through the loop; every session must come to hold its role's example, and no trace stop early."""
     roles = REPLAYS[solver, sees]
-    models = [Replay(codec, [said(chain, role, qg_sees=sees) for chain in chains], sees) for role in roles]
+    texts = [[said(chain, role, qg_sees=sees, format=format) for chain in chains] for role in roles]
+    models = [Replay(codec, spoken, sees) for spoken in texts]
+    for model in models:
+        model.format = format
     students = dict(zip(("qg", "qa") if len(roles) == 2 else ("lm",), models, strict=True))
     traces = solved([c.problem() for c in chains], solver, **students, calculator=calculator, **limits)
     for role, model in zip(roles, models, strict=True):
         for chain, session in zip(chains, model.kept, strict=True):
-            assert tuple(session.ids) == causal_example(chain, role, codec, sees).ids, (role, chain.problem_id)
+            example = causal_example(chain, role, codec, sees, format=format)
+            assert tuple(session.ids) == example.ids, (role, chain.problem_id)
     assert Counter(trace.stop_reason for trace in traces) == {"finished": len(chains)}
-    learned = [sum(sum(causal_example(c, role, codec, sees).learned) for role in roles) for c in chains]
+    learned = [sum(sum(causal_example(c, role, codec, sees, format=format).learned) for role in roles) for c in chains]
     if not calculator:
         assert [trace.tokens for trace in traces] == learned
     return traces
@@ -85,6 +95,40 @@ def test_the_same_for_a_tokenizer_with_substitutions(solver: Solver, sees: QGSee
 
 
 @pytest.mark.parametrize("calculator", [True, False], ids=["calculator", "plain"])
+@pytest.mark.parametrize("solver", ["cot", "answer"])
+@pytest.mark.parametrize("format", [FINE_TUNE_COT, FINE_TUNE_COT_T5], ids=lambda format: format.name)
+def test_the_same_in_the_format_of_fine_tune_cot(
+    format: Format, solver: Solver, calculator: bool, exact: Codec
+) -> None:
+    traces = replay(CHAINS, exact, solver, "answers", calculator, format)
+    for trace, chain in zip(traces, CHAINS, strict=True):
+        assert trace.answer == chain.answer.strip()
+        rationale = [canonicalise(render_chain(chain, "cot")[1][0].text)] if solver == "cot" else []
+        assert trace.raw == render_raw(rationale, chain.answer)
+
+
+def test_the_same_for_an_encoder_decoder_in_that_format(inexact: Codec) -> None:
+    [example] = slot_examples(CHAINS[0], "cot", inexact, format=FINE_TUNE_COT_T5)
+    lm = Replay(inexact, [said(CHAINS[0], "cot", format=FINE_TUNE_COT_T5)])
+    lm.format = FINE_TUNE_COT_T5
+    [trace] = solved([CHAINS[0].problem()], "cot", lm=lm)
+    assert tuple(lm.kept[0].ids) == example.source + example.ids
+    assert (trace.stop_reason, trace.answer) == ("finished", CHAINS[0].answer)
+
+
+@pytest.mark.parametrize("calculator", [True, False], ids=["calculator", "plain"])
+@pytest.mark.parametrize("solver", ["cot", "answer"])
+def test_gold_chains_of_gsm8k_in_that_format(
+    solver: Solver, calculator: bool, gsm8k: dict[str, Chain], real_codec: Codec
+) -> None:
+    chains = list(gsm8k.values())[::20]
+    limits = {"max_tokens": 2000, "max_rationale_tokens": 4000}
+    traces = replay(chains, real_codec, solver, "answers", calculator, FINE_TUNE_COT, **limits)
+    scores = [score(t.raw, c.answer, c.answer_type) for t, c in zip(traces, chains, strict=True)]
+    assert all(s.correct and s.strict for s in scores)
+
+
+@pytest.mark.parametrize("calculator", [True, False], ids=["calculator", "plain"])
 @pytest.mark.parametrize(("solver", "sees"), ON_GSM8K, ids=map("-".join, ON_GSM8K))
 def test_all_gold_chains_of_gsm8k(
     solver: Solver, sees: QGSees, calculator: bool, gsm8k: dict[str, Chain], real_codec: Codec
@@ -93,7 +137,7 @@ def test_all_gold_chains_of_gsm8k(
     assert len(chains) == 8792
     small = real_codec.tokenizer.vocab_size > 1000
     limits = {} if small else {"max_tokens": 2000, "max_rationale_tokens": 4000}
-    traces = replay(chains, real_codec, solver, sees, calculator, **limits)
+    traces = replay(chains, real_codec, solver, sees, calculator, TRANSCRIPT, **limits)
     scores = [score(t.raw, c.answer, c.answer_type) for t, c in zip(traces, chains, strict=True)]
     assert [c.problem_id for c, s in zip(chains, scores, strict=True) if not (s.correct and s.strict)] == []
 
@@ -190,6 +234,18 @@ def test_learned_positions_are_the_targets_and_end(made: Chain, role: Role, sees
     ]
     for run in runs:
         assert [i for i in run if i == exact.end_id] == run[-1:]
+
+
+@pytest.mark.parametrize("format", [FINE_TUNE_COT, FINE_TUNE_COT_T5], ids=lambda format: format.name)
+@pytest.mark.parametrize("role", ["cot", "answer"])
+def test_the_same_mask_in_the_format_of_fine_tune_cot(role: Role, format: Format, exact: Codec) -> None:
+    made = CHAINS[0]
+    example = causal_example(made, role, exact, format=format)
+    given = exact.problem(format.problem(made.problem()), format)
+    assert example.learned == (False,) * len(given) + (True,) * (len(example.ids) - len(given))
+    rationale = "Ann sold 48/2 = <<48/2=24>>24 clips in May.\n48+24 = <<48+24=72>>72\nso 72 in all --> "
+    target = f" {rationale if role == 'cot' else ''}72{exact.end_text}"
+    assert exact.decode(example.ids[len(given) :]) == target
 
 
 # ---- 4. Termination
@@ -302,6 +358,29 @@ def test_a_rejected_rationale_is_dropped_and_the_answer_still_taken(
     trace = solved([PROBLEM], "cot", lm=lm, max_rationale_tokens=60)[0]
     assert (trace.stop_reason, trace.steps, trace.answer, trace.raw) == (reason, (), "7", "\n#### 7")
     assert lm.kept[0].ids == transcript(chatty, []) + chatty.marker("final") + chatty.slot(" 7")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "steps", "answer"),
+    [
+        ("It is 7 --> 7", "finished", ["It is 7"], "7"),
+        ("3 --> 4 --> 7", "finished", ["3 --> 4"], "7"),
+        ("It is 7", "empty_output", ["It is 7"], None),
+        ("It is 7 --> ", "empty_output", ["It is 7"], None),
+        ("--> 7", "finished", [], "7"),
+        ("", "empty_output", [], None),
+        ("x" * 70, "overlong", [], None),
+        ("7 --> 7<special>", "invalid_output", [], None),
+    ],
+)
+def test_rationale_and_answer_of_one_slot(
+    said: str, reason: StopReason, steps: list[str], answer: str | None, chatty: Codec
+) -> None:
+    lm = Keeping(chatty, [said])
+    lm.format = FINE_TUNE_COT
+    trace = solved([PROBLEM], "cot", lm=lm, max_rationale_tokens=60)[0]
+    assert (trace.stop_reason, [step.answer for step in trace.steps], trace.answer) == (reason, steps, answer)
+    assert trace.raw == render_raw(steps, answer)
 
 
 @pytest.mark.parametrize("solver", ["cot", "answer"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from socratic.examples import causal_example
 from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
+from socratic.prompts import ANSWER_ONLY, FORMATS
 from socratic.tasks.base import in_fold
 from socratic.tokens import Codec
 from socratic.train import PLAN, starting_point, train
@@ -681,3 +683,36 @@ def test_a_fold_is_left_out_and_the_card_says_so_of_the_whole_lineage(student: s
     third = fit(str(tmp_path / "anyhow"), tmp_path / "third", max_steps=1, fold=fold, notes=notes)
     assert third.fold is None
     assert any(f"was not trained without fold {fold}" in note for note in notes)
+
+
+# ---- Fine-tune-CoT
+
+
+def test_a_student_remembers_the_format_it_was_trained_in(student: str, tmp_path: Path) -> None:
+    card = fit(student, tmp_path / "s", "cot", max_steps=1, format="fine-tune-cot")
+    assert card.format == "fine-tune-cot"
+    assert load_lm(str(tmp_path / "s"), dtype="fp32").format is FORMATS["fine-tune-cot"]
+    assert "are left? ### It bakes" in (tmp_path / "s" / "README.md").read_text("utf-8")
+    assert "--> 26" in (tmp_path / "s" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("role", "also"), [("qg", None), ("unified", None), ("verifier", None), ("cot", "qa")])
+def test_that_format_has_no_sub_questions(role: Role, also: Role | None, student: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="format=fine-tune-cot is for the roles cot and answer"):
+        fit(student, tmp_path / "s", role, also=also, format="fine-tune-cot")
+
+
+def test_that_format_has_no_slots_to_learn_one_by_one(student: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loss=kl learns a teacher's steps slot by slot, which format=fine-tune-cot"):
+        fit(student, tmp_path / "s", "cot", loss="kl", format="fine-tune-cot")
+    alone = [replace(CHAINS[0], metadata={ANSWER_ONLY: True})]
+    with pytest.raises(
+        UserError, match=r"has its answer alone .* format fine-tune-cot could not tell from a rationale"
+    ):
+        fit(student, tmp_path / "s", "cot", alone, alone, format="fine-tune-cot")
+
+
+def test_an_annotation_of_many_samples_serves_fewer(student: str, tmp_path: Path) -> None:
+    drawn = [replace(made, sample=sample) for made in CHAINS for sample in (0, 2, 5)]
+    card = fit(student, tmp_path / "s", "cot", drawn, drawn[:3], max_steps=1, samples=3)
+    assert (card.data["chains"], card.data["dev_chains"]) == (6, 2)

@@ -17,22 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from socratic.calculator import calculate, format_result, pending
-from socratic.prompts import SlotKind
+from socratic.prompts import TRANSCRIPT, Format, SlotKind
 from socratic.tokens import Codec
 from socratic.types import CalculatorError, Completion, Guidance, QGSees, Role
 
 
 class Session(Protocol):
-    """One model's transcript of one problem."""
+    """One model's transcript of one problem; ``format`` is how it is written down."""
 
-    def write_problem(self, text: str) -> None:
-        """Append the given first segment and END."""
+    format: Format
+
+    def write_problem(self, text: str, format: Format = TRANSCRIPT) -> None:
+        """Append the given first segment; what follows is written in the same format."""
 
     def write_marker(self, kind: SlotKind) -> None:
         """Append a slot's marker."""
 
     def write_slot(self, text: str) -> None:
-        """Append a slot's text, as another model wrote it (unstripped), and END; ``""`` is QG's stop."""
+        """Append a slot's text, as another model wrote it (unstripped), and its end; ``""`` is QG's stop."""
 
     def mark(self) -> int:
         """The place reached, for `crop`."""
@@ -77,6 +79,8 @@ class LM(ABC):
     qg_sees: QGSees = "answers"
     guidance: Guidance = "none"
     """The plan that it reads as QG, or writes as planner."""
+    format: Format = TRANSCRIPT
+    """What it was trained in."""
     has_calculator: bool = True
     """Whether slots of this model can be interrupted for the calculator's results."""
     calculator_default: bool = True
@@ -98,6 +102,10 @@ class LM(ABC):
     @abstractmethod
     def session(self) -> Session:
         """A new, empty session."""
+
+    def open(self, format: Format) -> Session:
+        """A new session for a problem in this format, which may have read the opening already."""
+        return self.session()
 
     @abstractmethod
     def submit(self, request: Request) -> None:
@@ -125,6 +133,22 @@ class LocalLM(LM):
         self.has_calculator = codec.exact
         self._rows: list[Decoding] = []
         self._ended: list[Request] = []
+        self._opened: dict[str, Session] = {}
+
+    def open(self, format: Format) -> Session:
+        """A new session; a format's opening is read once, when the model is idle, for all that follow."""
+        if format.opening and format.opening not in self._opened and not self.waiting:
+            session = self.session()
+            assert isinstance(session, TokenSession)
+            session.ids += self.codec.opening(format)
+            place = session.mark()
+            self.submit(Request(self, session, "answer", 1, calculator=False))
+            while self.waiting:
+                self.step(1)
+            session.crop(place)
+            self._opened[format.opening] = session
+        opened = self._opened.get(format.opening)
+        return opened.fork() if opened else self.session()
 
     @property
     def waiting(self) -> int:
@@ -156,18 +180,20 @@ class TokenSession:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
+        self.format = TRANSCRIPT
         self.ids: list[int] = []
         self.cache: Any = None
         self.cached = 0
 
-    def write_problem(self, text: str) -> None:
-        self.ids += self.codec.problem(text)
+    def write_problem(self, text: str, format: Format = TRANSCRIPT) -> None:
+        self.format = format
+        self.ids += self.codec.problem(text, format)[len(self.ids) :]  # it may hold the opening already
 
     def write_marker(self, kind: SlotKind) -> None:
-        self.ids += self.codec.marker(kind)
+        self.ids += self.codec.marker(kind, self.format)
 
     def write_slot(self, text: str) -> None:
-        self.ids += self.codec.slot(text)
+        self.ids += self.codec.text(text) if self.format.stops else self.codec.slot(text)
 
     def mark(self) -> int:
         return len(self.ids)
@@ -179,8 +205,13 @@ class TokenSession:
     def fork(self) -> TokenSession:
         """Another session with the same transcript, which goes its own way from here."""
         made = type(self)(self.codec)
+        made.format = self.format
         made.ids, made.cache, made.cached = list(self.ids), deepcopy(self.cache), self.cached
         return made
+
+
+_LATEST = 16
+"""Tokens among which a stop that has just been written lies: more than it has characters."""
 
 
 class Decoding:
@@ -188,11 +219,13 @@ class Decoding:
 
     ``forced`` holds the calculator's result to be ingested next in place of what the model would say. Its tokens go
     through `push` like any other. ``start`` is the session's length before the slot; ``positions`` the model's limit.
+    Where the session's format has stops, the first of them ends the slot, as does any special token, and none stays.
     """
 
     def __init__(self, request: Request, session: TokenSession, positions: int | None = None) -> None:
         self.request, self.session, self.codec = request, session, session.codec
         self.start = len(session.ids)
+        self.stops = session.format.stops.get(request.kind, ())
         self.limit = min(request.max_tokens, positions - self.start if positions else request.max_tokens)
         request.partial = self.text
         self.forced: deque[int] = deque()
@@ -212,6 +245,8 @@ class Decoding:
             self.session.ids.append(token)
         else:
             self.decoded += 1
+            if self.stops and (token == self.codec.end_id or token in self.codec.special_ids):
+                return self._end(None)
             if token == self.codec.end_id:
                 self.session.ids.append(token)
                 return self._end(None)
@@ -220,6 +255,8 @@ class Decoding:
             self.session.ids.append(token)
             if self.request.calculator and self.codec.has_equals(token):
                 self._calculate()
+        if self.stops and self._cut_at_stop():
+            return self._end(None)
         if len(self.session.ids) - self.start >= self.limit:
             self._end("overlong")
         return None
@@ -227,6 +264,25 @@ class Decoding:
     def text(self) -> str:
         """The slot's text so far."""
         return self.codec.decode([i for i in self.session.ids[self.start :] if i != self.codec.end_id])
+
+    def _cut_at_stop(self) -> bool:
+        """Whether the text has come to hold a stop; it is then cut before it.
+
+        Ids that spell the beginning of what is left stay, and with them their cache; the rest is spelled anew, as where
+        a token holds the end of a sentence and a line break.
+        """
+        ids = self.session.ids
+        latest = self.codec.decode(ids[max(self.start, len(ids) - _LATEST) :])
+        if not any(stop in latest for stop in self.stops):
+            return False
+        text = self.text()
+        text = text[: min(place for stop in self.stops if (place := text.find(stop)) >= 0)]
+        kept = len(ids)
+        while not text.startswith(spelled := self.codec.decode(ids[self.start : kept])):
+            kept -= 1
+        self.session.crop(kept)
+        self.session.ids += self.codec.text(text[len(spelled) :])
+        return True
 
     def _calculate(self) -> None:
         expression = pending(self.text())

@@ -72,7 +72,6 @@ class CausalLM(LayersLM):
     def _decode(self, rows: list[Decoding], tokens: int) -> None:
         """Up to ``tokens`` tokens for each row; a row that ends is carried along until the step is over."""
         sessions = [row.session for row in rows]
-        lengths = [session.cached for session in sessions]
         cache = _BatchCache(sessions, tokens, self.model)
         inputs = [[session.ids[-1]] for session in sessions]
         for _ in range(tokens):
@@ -80,12 +79,12 @@ class CausalLM(LayersLM):
             chosen = choose(logits, rows)
             for b, row in enumerate(rows):
                 if not row.ended:
-                    lengths[b] += 1
+                    row.session.cached += 1  # which a slot that is cut makes smaller
                     row.push(chosen[b])
                     inputs[b] = row.session.ids[-1:]
             if all(row.ended for row in rows):
                 break
-        cache.hand_back(sessions, [min(n, len(s.ids)) for n, s in zip(lengths, sessions, strict=True)])
+        cache.hand_back(sessions, [session.cached for session in sessions])
 
 
 class _BatchCache:

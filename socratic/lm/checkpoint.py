@@ -14,7 +14,7 @@ from pydantic import Field
 
 from socratic.config import Settings
 from socratic.lm.model_card import model_card
-from socratic.prompts import TRANSCRIPT_VERSION
+from socratic.prompts import TRANSCRIPT_VERSION, FormatName
 from socratic.store import MANIFEST, atomic_write, read_json, write_json, write_jsonl, write_manifest
 from socratic.types import Guidance, QGSees, Role, UserError
 
@@ -42,6 +42,8 @@ class Card(Settings):
     qg_sees: QGSees = "answers"
     guidance: Guidance = "none"
     """The plan that this QG reads, or this planner writes."""
+    format: FormatName = "transcript"
+    """How problems and solutions are written down."""
     calculator: bool
     """Whether loops stop for the calculator unless told otherwise."""
     transcript: str = TRANSCRIPT_VERSION

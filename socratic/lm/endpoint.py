@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from socratic.lm.base import LM, Request
-from socratic.prompts import MARKERS, PROMPTS_DIR, SlotKind, learned_text
+from socratic.prompts import PROMPTS_DIR, TRANSCRIPT, ZERO_SHOT_COT, Format, SlotKind, learned_text
 from socratic.store import hash_json
 from socratic.types import Completion, UserError
 
@@ -24,13 +24,15 @@ class TextSession:
     """The transcript as pieces of text."""
 
     def __init__(self) -> None:
+        self.format = TRANSCRIPT
         self.pieces: list[str] = []
 
-    def write_problem(self, text: str) -> None:
-        self.pieces.append(text)
+    def write_problem(self, text: str, format: Format = TRANSCRIPT) -> None:
+        self.format = format
+        self.pieces.append(format.opening + text)
 
     def write_marker(self, kind: SlotKind) -> None:
-        self.pieces.append(MARKERS[kind])
+        self.pieces.append(self.format.markers[kind])
 
     def write_slot(self, text: str) -> None:
         self.pieces.append(learned_text(text))
@@ -43,6 +45,7 @@ class TextSession:
 
     def fork(self) -> TextSession:
         made = TextSession()
+        made.format = self.format
         made.pieces = list(self.pieces)
         return made
 
@@ -99,10 +102,10 @@ class EndpointLM(LM):
         import openai
 
         assert isinstance(request.session, TextSession)
-        messages: Any = [
-            {"role": "system", "content": self._instructions[request.kind]},
-            {"role": "user", "content": "".join(request.session.pieces)},
-        ]
+        format = request.session.format
+        messages: Any = [{"role": "user", "content": "".join(request.session.pieces)}]
+        if format is not ZERO_SHOT_COT:
+            messages = [{"role": "system", "content": self._instructions[request.kind]}, *messages]
         try:
             reply = self._client.chat.completions.create(
                 model=self.name,
@@ -124,6 +127,8 @@ class EndpointLM(LM):
         if choice is None or not isinstance(content, str):
             return Completion("", "model_error", 0, "the reply holds no text")
         used = (reply.usage.completion_tokens or 0) if reply.usage else 0
+        for stop in format.stops.get(request.kind, ()):
+            content = content.strip().partition(stop)[0]
         text = learned_text(content)  # as a student that learned the slot writes it
         if choice.finish_reason == "length":
             return Completion(text, "overlong", used)

@@ -104,13 +104,11 @@ class EngineLM(LocalLM):
             *((heat, [_next_draws(row.request.rng, tokens) for row in rows]) if any(heat) else ()),
         )
         for row, written in zip(rows, said, strict=True):
-            before = len(row.session.ids)
             for token in written:
                 if row.request.temperature:
                     row.request.rng.random()  # the one that this token was drawn with
+                row.session.cached = len(row.session.ids)  # which a slot that is cut makes smaller
                 row.push(token)
-                row.session.cached = min(before, len(row.session.ids) - 1)
-                before = len(row.session.ids)
                 if row.ended:
                     break
             self._settle(row)
@@ -191,6 +189,7 @@ class _PagedSession(TokenSession):
 
     def fork(self) -> TokenSession:
         made = _PagedSession(self.codec, self._known)
+        made.format = self.format
         made.ids = list(self.ids)
         if self.cache is not None and len(self.cache.pages) <= len(self.cache.pool.free):  # else it is read again
             made.cache, made.cached = self.cache.copy(), self.cached

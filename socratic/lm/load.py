@@ -25,6 +25,7 @@ from socratic.lm.checkpoint import (
     read_card,
     save_student,
 )
+from socratic.prompts import FORMATS
 from socratic.store import check_manifest, hash_file, hash_json
 from socratic.tokens import Codec
 from socratic.types import UserError
@@ -88,6 +89,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     if card is not None:
         lm.role, lm.qg_sees, lm.calculator_default = card.role, card.qg_sees, card.calculator
         lm.guidance = card.guidance
+        lm.format = FORMATS[card.format]
         if card.recipe is not None:
             fold = {} if card.fold is None else {"fold": card.fold}
             lm.training = {"recipe": card.recipe, "seed": card.settings["seed"], "tokens": card.lineage, **fold}

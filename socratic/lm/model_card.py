@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from socratic.prompts import MARKERS, VERDICTS, render_chain
+from socratic.prompts import FORMATS, VERDICTS, learned_text, render_chain
 from socratic.types import Chain, Step
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ _DOES = {
     "answer": "writes the final answer at once",
     "planner": "writes the plan that a guided QG reads",
     "verifier": "judges the solutions of others, step by step and as a whole",
+}
+_BEHIND: dict[str, str] = {
+    "transcript": "the markers of its lines",
+    "fine-tune-cot": "`###`",
+    "fine-tune-cot-t5": "the problem",
 }
 _SEES = {"answers": ", reading the answers so far", "questions": ", reading only the problem and its own questions"}
 _SOLVE = {
@@ -82,7 +87,7 @@ def model_card(name: str, card: Card) -> str:
         _table("", {key: value for key, value in rows.items() if value is not None}),
         teachers_terms(card.data.get("written_by", ())),
         "## How it reads",
-        f"The student writes what stands behind the markers of its lines, up to its end token `{card.end_text}`.",
+        f"The student writes what stands behind {_BEHIND[card.format]}, up to its end token `{card.end_text}`.",
         _transcript(card),
         "## Use",
         f"```\nhf download REPOSITORY --local-dir {name}\n{solve}\n```",
@@ -107,13 +112,14 @@ def _table(head: str, rows: dict[str, object]) -> str:
 
 def _transcript(card: Card) -> str:
     """The example as this student is trained on it."""
-    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees, card.guidance)
-    lines = [f"{text}{card.end_text}"]
+    format = FORMATS[card.format]
+    text, slots = render_chain(_EXAMPLE, card.role, card.qg_sees, card.guidance, format)
+    text += card.end_text if format.ends else ""
     for slot in slots:
-        written = "    <- the student" if slot.learned else ""
-        judged = "" if slot.verdict is None else f"    <- here the student says{VERDICTS[slot.verdict]}"
-        lines.append(f"{MARKERS[slot.kind].strip()} {slot.text}".rstrip() + card.end_text + written + judged)
-    return "\n".join(["```", *lines, "```"])
+        text += f"{format.markers[slot.kind]}{learned_text(slot.text)}{card.end_text}"
+        text += "    <- the student" if slot.learned else ""
+        text += "" if slot.verdict is None else f"    <- here the student says{VERDICTS[slot.verdict]}"
+    return f"```\n{text}\n```"
 
 
 def _plain_use(card: Card) -> str:

@@ -15,7 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from socratic.config import nearest
-from socratic.tasks import addsub, gsm8k, multiarith, own, singleeq, stories, strategyqa, svamp
+from socratic.tasks import (
+    addsub,
+    aqua,
+    coin_flip,
+    commonsenseqa,
+    date_understanding,
+    gsm8k,
+    last_letters,
+    multiarith,
+    own,
+    singleeq,
+    stories,
+    strategyqa,
+    svamp,
+    tracking_shuffled_objects,
+)
 from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise, take_fold
 from socratic.tasks.files import line_rows
 from socratic.types import AnswerType, Chain, Problem, UserError
@@ -43,6 +58,12 @@ TASKS: dict[str, Task] = {
         multiarith.TASK,
         addsub.TASK,
         singleeq.TASK,
+        aqua.TASK,
+        commonsenseqa.TASK,
+        date_understanding.TASK,
+        tracking_shuffled_objects.TASK,
+        coin_flip.TASK,
+        last_letters.TASK,
         stories.TASK,
     )
 }
@@ -64,7 +85,8 @@ def load_problems(
     Args:
         name: one of `TASKS`, or a file of the user's own that ends in .jsonl, .json or .csv (see `own`).
         split: ``train``, ``dev``, ``test``, or a further test split that the data set names.
-        split_scheme: ``authors``, or ``fine-tune-cot`` for the split of Ho et al. 2023 (which matters to StrategyQA).
+        split_scheme: ``authors``, or ``fine-tune-cot`` for the split of Ho et al. 2023, which differs for StrategyQA
+            and AQuA; data sets whose authors published no split have that one under either scheme.
         columns: for the user's own file, its name for each of our fields, as ``{"question": "q"}``.
         fold: only the problems of this fold, as ``"2/4"``: the second of four.
 

@@ -29,7 +29,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from socratic.tasks.base import Item, Part, SplitScheme, Task, checked, gold_chain, normalise, take_part
-from socratic.tasks.files import Hub, Row, hub_rows, read_json, read_rows, records
+from socratic.tasks.bigbench import examples
+from socratic.tasks.files import Hub, Row, hub_rows, read_rows
 from socratic.types import Problem, Step, UserError
 
 HUB = Hub("ChilleD/StrategyQA")
@@ -94,9 +95,7 @@ def _insert(question: str, earlier: Sequence[str]) -> str:
 
 
 def _load_bigbench(data_dir: Path, part: Part) -> list[Item]:
-    path = data_dir / "strategyqa" / "bigbench_task.json"
-    task = read_json(path)
-    rows = records(path, task.get("examples") if isinstance(task, dict) else None)
+    rows = examples(data_dir / "strategyqa" / "bigbench_task.json")
     authors = _load_authors(data_dir, "train") + _load_authors(data_dir, "test")
     chains = {normalise(problem.question): chain for problem, chain in authors}
     items: list[Item] = []

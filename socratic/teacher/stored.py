@@ -45,6 +45,8 @@ Outside = Literal["unknown_question", "other_split", "test_split"]
 TRAINING_SPLITS = ("train", "dev")
 
 _NUMBERED = re.compile(r"^[ \t]*([QA]) ?(\d{1,3}):", re.MULTILINE)
+_OFFERED = re.compile(r"( which choice is true\?)? answer choices: \(a\).*", re.DOTALL)
+"""How Fine-tune-CoT writes the choices behind a question, in the form of `_key`."""
 _FINAL = re.compile(r"final answer:", re.IGNORECASE)
 
 
@@ -222,7 +224,7 @@ def _said(style: Style, rewrite: Callable[..., str], *texts: Any) -> Reply | Rep
 
 
 def _key(question: str) -> str:
-    return normalise(question).casefold()
+    return _OFFERED.sub("", normalise(question).casefold())
 
 
 def _places(data: str, split: str, data_dir: Path | str | None, scheme: str) -> dict[str, Problem | Outside]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from socratic.answers import extract
 from socratic.config import Settings
 from socratic.curate import check
-from socratic.prompts import ReplyForm, Style, TeacherPrompt
+from socratic.prompts import ZERO_SHOT_COT, ReplyForm, Style, TeacherPrompt
 from socratic.store import hash_json
 from socratic.targets import TOKENS
 from socratic.tasks.base import gold_chain
@@ -139,13 +139,13 @@ class Lesson:
 
     def _zero_shot(self, problem: Problem, sample: int) -> Generator[dict[str, Any], dict[str, Any], Reply]:
         """The rationale first, then the answer (Kojima et al. 2205.11916, as in Ho et al. 2212.10071, section 3)."""
-        chat = [{"role": "user", "content": f"Q: {problem.question}\nA: Let's think step by step."}]
+        chat = [{"role": "user", "content": ZERO_SHOT_COT.problem(problem)}]
         raw = yield self._body(chat, sample)
         rationale = content(raw).strip()
         chat = [
             *chat,
             {"role": "assistant", "content": rationale},
-            {"role": "user", "content": "Therefore, the answer is"},
+            {"role": "user", "content": ZERO_SHOT_COT.markers["final"].strip()},
         ]
         said = content((yield self._body(chat, sample)))
         answer = extract(said, problem.answer_type, problem.choices).predicted

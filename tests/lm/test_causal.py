@@ -384,7 +384,8 @@ def test_a_low_temperature_is_nearly_greedy(student: Student) -> None:
 
 
 def row(draw: float, temperature: float = 1.0, **state: bool) -> Any:
-    request = SimpleNamespace(temperature=temperature, rng=SimpleNamespace(random=lambda: draw), logprob=None)
+    rng = SimpleNamespace(random=lambda: draw)
+    request = SimpleNamespace(temperature=temperature, rng=rng, logprob=None, among=())
     return SimpleNamespace(request=request, forced=state.get("forced"), ended=state.get("ended"))
 
 

@@ -236,3 +236,27 @@ def test_stream(server: Server, lm: EndpointLM) -> None:
     ]
     assert events[-1].trace is not None
     assert events[-1].trace.answer == "72"
+
+
+def test_zero_shot_asks_without_an_instruction(server: Server, lm: EndpointLM) -> None:
+    replies = iter(["There are 72.\nQ: And then?", "72"])
+    server.answer = lambda body: says(next(replies))
+    [trace] = solved([PROBLEM], "zero-shot-cot", lm=lm)
+    assert trace.raw == "There are 72.\n#### 72"
+    opening = "Q: How many clips?\nA: Let's think step by step."
+    assert [body["messages"] for body in server.seen] == [
+        [{"role": "user", "content": opening}],
+        [{"role": "user", "content": f"{opening} There are 72.\nTherefore, the answer is"}],
+    ]
+
+
+def test_few_shot_shows_examples_and_takes_one_slot_of_a_reply(server: Server, lm: EndpointLM) -> None:
+    replies = iter(["How many?\nA: 72\n#### 72", "72 clips.\nQ:\n#### 72", "DONE", "72\n\nProblem: more"])
+    server.answer = lambda body: says(next(replies))
+    [trace] = solved([PROBLEM], "few-shot-socratic", lm=lm)
+    assert (trace.stop_reason, trace.raw) == ("finished", "How many?\n72 clips.\n#### 72")
+    system, asked = server.seen[0]["messages"]
+    assert system["role"] == "system"
+    assert asked["content"].startswith("Problem: ")
+    assert asked["content"].count("\nQ:\n#### ") == 4
+    assert asked["content"].endswith("\n\nProblem: How many clips?\nQ:")

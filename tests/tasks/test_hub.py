@@ -51,6 +51,29 @@ def test_a_copy_with_a_split_of_its_own_has_ids_of_its_own(hub: dict[tuple[Any, 
     assert load_problems("strategyqa", "test")[0].id == "strategyqa-hub/test/00000"
 
 
+def test_aqua_has_the_ids_of_the_files_and_no_test_question_in_train(hub: dict[tuple[Any, ...], Any]) -> None:
+    def record(question: str) -> dict[str, Any]:
+        options = ["A)1", "B)2", "C)3", "D)4", "E)5"]
+        return {"question": question, "options": options, "rationale": "1+1=2\n\nAnswer: B ", "correct": "B"}
+
+    hub["deepmind/aqua_rat", "raw", "train"] = [record("What is 1 +  1?"), record("And 2 + 1?")]
+    hub["deepmind/aqua_rat", "raw", "test"] = [record("What is 1 + 1?")]
+    [chain] = load_chains("aqua", "train")
+    assert (chain.problem_id, chain.question, chain.metadata["choices"][1]) == ("aqua/train/00001", "And 2 + 1?", "2")
+    assert chain.steps == (Step("", "1+1=2"), Step("", "Answer: B"))
+    with pytest.raises(UserError, match="is read from files; pass --data-dir"):
+        load_problems("aqua", "train", split_scheme="fine-tune-cot")
+
+
+def test_commonsenseqa_has_the_ids_of_the_files(hub: dict[tuple[Any, ...], Any]) -> None:
+    choices = {"label": list("ABCDE"), "text": ["bank", "library", "store", "mall", "new york"]}
+    record = {"id": "x", "question": "Where?", "question_concept": "door", "choices": choices, "answerKey": "D"}
+    hub["tau/commonsense_qa", None, "validation"] = [record]
+    [problem] = load_problems("commonsenseqa", "test")
+    assert (problem.id, problem.question, problem.answer) == ("commonsenseqa/dev/00000", "Where?", "D")
+    assert problem.choices == ("bank", "library", "store", "mall", "new york")
+
+
 @pytest.mark.parametrize("error", [ConnectionError("no\nroute"), ValueError("no split"), DatasetsError("broken")])
 def test_a_failure_says_what_to_do(error: Exception, hub: dict[tuple[Any, ...], Any]) -> None:
     hub["openai/gsm8k", "main", "test"] = error
@@ -59,7 +82,8 @@ def test_a_failure_says_what_to_do(error: Exception, hub: dict[tuple[Any, ...], 
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("addsub", "authors"), ("singleeq", "authors"), ("strategyqa", "fine-tune-cot")]
+    ("name", "scheme"),
+    [("addsub", "authors"), ("singleeq", "authors"), ("coin_flip", "authors"), ("strategyqa", "fine-tune-cot")],
 )
 def test_what_the_hub_does_not_have_needs_files(name: str, scheme: str, hub: dict[tuple[Any, ...], Any]) -> None:
     with pytest.raises(UserError, match="pass --data-dir"):

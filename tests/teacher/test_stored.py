@@ -91,6 +91,26 @@ def test_completions_of_fine_tune_cot(tmp_path: Path) -> None:
     assert done.dropped == Counter(truncated=1, empty=1, wrong_types=1)
 
 
+def test_choices_that_stand_behind_a_question_are_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "At the end, Ann has the"
+    problem = Problem("b", "tracking_shuffled_objects", "train", asked, "A", "choice", ("red ball.", "blue ball."))
+
+    def load(name: str, split: str, *args: Any, **how: Any) -> list[Problem]:
+        return [problem] if split == "train" else []
+
+    monkeypatch.setattr("socratic.teacher.stored.load_problems", load)
+    theirs = f"{asked} \nWhich choice is true? Answer choices: (A) red ball, (B) blue ball."
+    file = completions(tmp_path / "D.json", completion(theirs, completion=" (A).", answer="A"))
+    [chain] = import_stored(file, "tracking_shuffled_objects").chains
+    assert (chain.question, chain.final_answer, chain.metadata["choices"]) == (
+        asked,
+        "(A).",
+        list(problem.choices or ()),
+    )
+
+
 def test_few_shot_completions_hold_rationale_and_answer(tmp_path: Path) -> None:
     said = (" It is 3. The answer is 3.\n\nQ: More?", " It is 3.")
     samples = [{"question": TRAIN.question, "completion": text, "finish_reason": "stop"} for text in said]

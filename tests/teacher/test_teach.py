@@ -109,6 +109,10 @@ def test_zero_shot_asks_for_the_rationale_and_then_for_the_answer() -> None:
         {"role": "user", "content": "Therefore, the answer is"},
     ]
     assert {**first, "messages": None} == {**second, "messages": None}
+    glows = Problem("g", "own", "train", "What glows?", "B", "choice", ("a stone", "a bulb"), "It is dark.")
+    [first, _], chain = converse(lesson(None), Job(glows, 0), "A bulb does.", "(B).")
+    assert first["messages"][0]["content"].startswith("Q: It is dark.\nWhat glows?\n(A) a stone\n(B) a bulb\nA: Let's")
+    assert chain.final_answer == "B"
 
 
 def test_zero_shot_chains_are_thoughts_with_an_answer_read_by_its_type() -> None:
