@@ -85,8 +85,8 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
 
 
 def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
-    bare = {"make": "augment", "kinds": ["bare"]}
-    sets = {"bare": bare, "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"]}}
+    bare = {"make": "augment", "kinds": ["bare"], "limit": 16}
+    sets = {"bare": bare, "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"], "limit": 16}}
     plan = plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE)
     names = [stage.name for stage in plan.stages]
     assert names[:4] == ["train base, seed 0", "augment bare", "augment more", "train qg, seed 0"]
