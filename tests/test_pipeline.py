@@ -17,6 +17,7 @@ from socratic.evaluate import load_run
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
 from socratic.stages import SetStage, TrainStage
+from socratic.store import shipped
 from socratic.tasks import load_problems
 from socratic.tasks.base import in_fold
 from socratic.types import Chain, Step, UserError
@@ -36,6 +37,8 @@ RECIPE: dict[str, Any] = {
 }
 
 
+FEW = str(shipped("data") / "stories" / "unseen.jsonl")
+"""Bundled problems that are read in no time."""
 MORE = {"students.qg.chains": ["gold", "more"]}
 
 
@@ -87,7 +90,7 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
 def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     bare = {"make": "augment", "kinds": ["bare"], "limit": 16}
     sets = {"bare": bare, "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"], "limit": 16}}
-    plan = plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE)
+    plan = plan_of(tmp_path, data=FEW, splits=["test"], sets=sets, seeds=[0, 1], **MORE)
     names = [stage.name for stage in plan.stages]
     assert names[:4] == ["train base, seed 0", "augment bare", "augment more", "train qg, seed 0"]
     assert names.count("augment more") == 1, "seeds share it"
@@ -95,9 +98,9 @@ def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     assert not to_do(plan)
     out = tmp_path / "out"
     card = json.loads((out / "qg-s0" / "socratic.json").read_text())
-    assert card["data"]["source"] == f"stories, {out / 'sets' / plan.stages[2].folder.name / 'chains.jsonl'}"
+    assert card["data"]["source"] == f"{FEW}, {out / 'sets' / plan.stages[2].folder.name / 'chains.jsonl'}"
     bare["kinds"] = ["marks"]
-    again = to_do(plan_of(tmp_path, sets=sets, seeds=[0, 1], **MORE))
+    again = to_do(plan_of(tmp_path, data=FEW, splits=["test"], sets=sets, seeds=[0, 1], **MORE))
     assert again[:3] == ["augment bare", "augment more", "train qg, seed 0"]
     assert "train base, seed 0" not in again
 
