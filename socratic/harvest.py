@@ -22,7 +22,7 @@ from socratic.curate import check, equations
 from socratic.evaluate import Run, solved_content
 from socratic.loops import normalised
 from socratic.numerals import values
-from socratic.origin import held_out
+from socratic.origin import held_out, student_chain
 from socratic.prompts import render_problem
 from socratic.tasks import in_dev
 from socratic.types import Chain, Problem, Score, Step, Trace, UserError
@@ -78,7 +78,7 @@ def harvest(
             return "unfinished"
         if share is not None and fmean(led[problem.id, _questions(trace.steps)]) < share:
             return "seldom_right"
-        chain = _chain(run, problem, trace)
+        chain = student_chain(run, problem, trace)
         return "wrong_calculation" if any(map(_miscalculates, chain.steps)) else check(chain) or chain
 
     def way(chain: Chain) -> Way:
@@ -106,7 +106,7 @@ def histories(
     def made(run: Run, problem: Problem, trace: Trace, score: Score) -> Chain | str:
         if problem.id not in first:
             return "no_gold_steps"
-        own, right = _chain(run, problem, trace), first[problem.id]
+        own, right = student_chain(run, problem, trace), first[problem.id]
         count = _agreeing(own, right)
         if not count:
             return "other_values"
@@ -200,26 +200,6 @@ def _check(run: Run, needs_questions: bool) -> None:
                 f"{run.path} solves {problem.id}, a problem of {split}, which nothing may be learned from; evaluate "
                 "with --split train"
             )
-
-
-def _chain(run: Run, problem: Problem, trace: Trace) -> Chain:
-    metadata = {key: problem.metadata[key] for key in ("made_from",) if key in problem.metadata}
-    if problem.context is not None:
-        metadata["context"] = problem.context
-    if problem.choices is not None:
-        metadata["choices"] = list(problem.choices)
-    return Chain(
-        problem_id=problem.id,
-        dataset=problem.dataset,
-        question=problem.question,
-        answer=problem.answer,
-        answer_type=problem.answer_type,
-        steps=trace.steps,
-        source=f"student:{run.path.name}",
-        sample=trace.sample,
-        final_answer=trace.answer,
-        metadata=metadata,
-    )
 
 
 def _miscalculates(step: Step) -> bool:

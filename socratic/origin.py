@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from socratic import store
 from socratic.evaluate import Run
 from socratic.lm.checkpoint import CARD, Card, is_checkpoint, read_card
 from socratic.tasks import SPLIT_SCHEMES, load_chains, normalise
-from socratic.tasks.base import in_fold
+from socratic.tasks.base import gold_chain, in_fold
 from socratic.train import chains_hash
-from socratic.types import Chain, Problem, UserError
+from socratic.types import Chain, Problem, Trace, UserError
 
 _FOLDERS_UP = 3  # a run lies beside its students, or in a folder or two below them
 
@@ -62,6 +62,14 @@ def schooling(run: Run, data_dir: str | None = None) -> Schooling:
             for chain in chains or ():
                 found.add(chain)
     return found
+
+
+def student_chain(run: Run, problem: Problem, trace: Trace, **metadata: Any) -> Chain:
+    """What a student wrote in ``run`` as a chain; of ``problem``'s metadata it keeps what it was made from."""
+    metadata |= {key: problem.metadata[key] for key in ("made_from",) if key in problem.metadata}
+    chain = gold_chain(problem, trace.steps, **metadata)
+    source = f"student:{run.path.resolve().name}"
+    return replace(chain, source=source, sample=trace.sample, final_answer=trace.answer)
 
 
 def held_out(run: Run) -> set[str]:

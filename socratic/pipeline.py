@@ -289,12 +289,15 @@ class _Planner:
                     for fold in _folds(folds_of(self.recipe, [spec.student]))
                 }
                 needs = [*needs, *(stage for _, _, stage in asked.values() if stage)]
-            readers: list[str | None] = [key for _, key, _ in asked.values()]
+            readers = [key for _, key, _ in asked.values()]
+            gold = self._chains_key(self.gold)  # what harvest and reward set chains against
         return self._add(
             SetStage(
                 name=f"{spec.make} {name}",
                 link=self.out / "sets" / name,
-                key=store.hash_json([spec.make, _given(settings), keys, spec.limit, *(readers or [None])]),
+                key=store.hash_json(
+                    [TRANSCRIPT_VERSION, gold, spec.make, _given(settings), keys, spec.limit, *readers]
+                ),
                 needs=tuple(needs),
                 maker=maker,
                 settings=settings,

@@ -35,7 +35,10 @@ from socratic.verifier import checked_verifier, judge
 
 @dataclass(frozen=True, eq=False)
 class Stage(ABC):
-    """One folder to be filled; ``key`` hashes all that decides its content, ``needs`` must be done before."""
+    """One folder to be filled; ``key`` hashes what decides its content, ``needs`` must be done before.
+
+    Not in it: a teacher's prompt file, and dev and test problems that augmented chains are kept apart from.
+    """
 
     name: str
     link: Path

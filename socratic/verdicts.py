@@ -10,14 +10,14 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from socratic.answers import sub_answer_value
 from socratic.config import Settings
 from socratic.evaluate import Run, solved_content
-from socratic.origin import Schooling
+from socratic.origin import Schooling, student_chain
 from socratic.types import Chain, Problem, Trace, UserError
 
 
@@ -120,22 +120,5 @@ def _chain(one: _Solution, settings: VerdictSettings, gold: Mapping[str, Chain] 
         known = {sub_answer_value(step.answer) for step in gold[problem.id].steps}
         values = [sub_answer_value(step.answer) for step in trace.steps]
         verdicts = [*(None if value is None else value in known for value in values), one.right]
-    metadata: dict[str, Any] = {
-        "verdicts": verdicts,
-        "learn_words": settings.words == "all" or (settings.words == "right" and one.right),
-        "models": models,
-    }
-    metadata |= {"context": problem.context} if problem.context else {}
-    metadata |= {"choices": list(problem.choices)} if problem.choices else {}
-    return Chain(
-        problem_id=problem.id,
-        dataset=problem.dataset,
-        question=problem.question,
-        answer=problem.answer,
-        answer_type=problem.answer_type,
-        steps=trace.steps,
-        source=f"student:{run.path.resolve().name}",
-        sample=trace.sample,
-        final_answer=trace.answer,
-        metadata=metadata,
-    )
+    learned = settings.words == "all" or (settings.words == "right" and one.right)
+    return student_chain(run, problem, trace, verdicts=verdicts, learn_words=learned, models=models)
