@@ -71,8 +71,10 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
-    chains = _drawn(outside_fold(run.chains, settings.fold), settings.samples)[: settings.limit]
-    run = replace(run, chains=chains, dev_chains=_drawn(run.dev_chains, settings.samples)[: settings.dev_limit])
+    chains = _drawn(outside_fold(run.chains, settings.fold), settings)[: settings.limit]
+    if settings.longest and run.chains and not chains:
+        raise UserError(f"longest={settings.longest} leaves none of {len(run.chains)} chains; raise it")
+    run = replace(run, chains=chains, dev_chains=_drawn(run.dev_chains, settings)[: settings.dev_limit])
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
         if (out / PLAN).is_file():
@@ -108,9 +110,10 @@ def fit(
     return load_lm(str(out))
 
 
-def _drawn(chains: Sequence[Chain], samples: int | None) -> Sequence[Chain]:
-    """What would be there if only so many samples of each problem had been asked for."""
-    return chains if samples is None else [chain for chain in chains if chain.sample < samples]
+def _drawn(chains: Sequence[Chain], settings: TrainSettings) -> Sequence[Chain]:
+    """Those of ``samples``, as if only so many of each problem had been asked for, that are not over ``longest``."""
+    samples, longest = settings.samples or math.inf, settings.longest or math.inf
+    return [chain for chain in chains if chain.sample < samples and len(chain.steps) <= longest]
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
