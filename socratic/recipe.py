@@ -46,6 +46,8 @@ PLACES = ("qg", "qa", "lm", "planner")
 GOLD = "gold"
 """The set of the data set's own chains, or of the recipe's file of chains; ``gold:NAME`` is another data set's."""
 _NAMED = ("sets", "students", "samplings", "arms", "selections")
+_TWIN_SEEDS = 1_000_000
+"""How far a twin's seed is from the recipe's: none that anybody gives."""
 
 
 class StudentSpec(Settings):
@@ -56,6 +58,7 @@ class StudentSpec(Settings):
     qg_sees: QGSees = Field("answers", description="what QG reads: answers (iterative) or questions (plan)")
     chains: list[str] = Field(["gold"], min_length=1, description="the sets it learns from, one behind the other")
     folds: int | None = Field(None, ge=2, description="train so many in its place, each without its share of problems")
+    twin: int = Field(0, ge=0, description="another number, another seed: a second student of the same settings")
 
 
 class SetSpec(Settings):
@@ -215,7 +218,8 @@ def student_of(recipe: Recipe, name: str, seed: int) -> tuple[StudentSpec, Train
     spec = StudentSpec.parse(own, f"students.{name}:")
     _refuse_shared({**recipe.training, **settings}, f"students.{name}")
     TrainSettings.parse(recipe.training, "training:")
-    return spec, TrainSettings.parse({**recipe.training, **settings, "seed": seed}, f"students.{name}:")
+    own_seed = seed + _TWIN_SEEDS * spec.twin
+    return spec, TrainSettings.parse({**recipe.training, **settings, "seed": own_seed}, f"students.{name}:")
 
 
 def set_of(recipe: Recipe, name: str) -> tuple[SetSpec, Settings]:

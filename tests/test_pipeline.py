@@ -87,6 +87,15 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
     assert to_do(plan_of(tmp_path, limit=2)) == ["cot on longer, seed 0", "pair on longer, seed 0"]
 
 
+def test_a_twin_differs_in_its_seed_alone(tmp_path: Path) -> None:
+    students = {**RECIPE["students"], "cot-twin": {**RECIPE["students"]["cot"], "twin": 1}}
+    plan = plan_of(tmp_path, students=students, seeds=[0, 1])
+    made = {stage.link.name: stage for stage in plan.stages if isinstance(stage, TrainStage)}
+    seeds = [made[name].settings.seed for name in ("cot-s0", "cot-s1", "cot-twin-s0", "cot-twin-s1")]
+    assert len({*seeds}) == 4
+    assert made["cot-twin-s0"].settings == made["cot-s0"].settings.model_copy(update={"seed": seeds[2]})
+
+
 def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     bare = {"make": "augment", "kinds": ["bare"], "limit": 16}
     sets = {"bare": bare, "more": {"make": "augment", "kinds": ["vary"], "of": ["bare"], "limit": 16}}

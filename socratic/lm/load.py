@@ -304,6 +304,7 @@ def hush_transformers() -> None:
     talk.set_verbosity_error()
     talk.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft asks for it
 
 
 def default_device() -> str:
