@@ -126,8 +126,14 @@ def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], 
         raise UserError(
             f"no training example is left of {len(run.chains)} chains; all exceed {limit} tokens or have weight 0"
         )
-    if settings.loss == "kl" and not any(example.targets for example in examples):
-        raise UserError("loss=kl needs chains with a teacher's token probabilities, and none has; see socratic soften")
+    if settings.loss == "kl":
+        known = sum(bool(candidates) for example in examples for candidates in example.targets)
+        if not known:
+            raise UserError(
+                "loss=kl needs chains with a teacher's token probabilities, and none has; see socratic soften"
+            )
+        share = known / sum(sum(example.learned) for example in examples)
+        on_note(f"a teacher's probabilities are known at {share:.1%} of the learned tokens; elsewhere loss=kl is nll")
     for setting, uses_dev in (("patience", settings.patience), ("best_by", settings.best_by == "accuracy")):
         if uses_dev and not dev_examples:
             value = getattr(settings, setting)

@@ -147,6 +147,7 @@ def chains_hash(chains: Sequence[Chain], dev_chains: Sequence[Chain]) -> str:
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     defaults = TrainSettings.parse({}).model_dump(exclude=_NOT_RECORDED)  # a newer setting is at its own
     old = {**old, "settings": {**defaults, **old.get("settings", {})}}
+    old, new = ({**plan, "data": {**plan.get("data", {}), "source": None}} for plan in (old, new))  # content decides
     if differing := differences(old, new):
         raise UserError(f"{out} holds a run with other settings ({'; '.join(differing)}); give another --out")
 

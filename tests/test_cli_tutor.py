@@ -226,23 +226,25 @@ def test_a_problem_is_drawn_by_its_id(cli: Cli, say: Callable[[Script], None], t
     assert cli("tutor", TEXT, *PAIR, "--set", "temperature=1").code == 2
 
 
+def write_card(folder: Path, role: Any, **fields: Any) -> None:
+    base = Base(location="x", sha256=None)
+    empty: dict[str, Any] = {"data": {}, "settings": {}, "metrics": {}, "versions": {}}
+    card = Card(role=role, calculator=True, end_id=0, end_text="", base=base, adapter=False, parameters=1, **empty)
+    write_json(folder / CARD, card.model_copy(update=fields).model_dump())
+
+
+def test_a_guided_qg_is_refused_in_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    write_card(tmp_path, "qg", guidance="count")
+    write_json(tmp_path / MANIFEST, {})
+    result = cli("tutor", TEXT, "--qg", str(tmp_path), "--qa", str(tmp_path))
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "reads a plan (count), which the tutor has no way to give; take a QG without" in result.err
+
+
 def test_the_newest_pair_that_stands_together_is_taken(tmp_path: Path) -> None:
     def student(name: str, role: Any, when: float, whole: bool = True) -> str:
         folder = tmp_path / name
-        card = Card(
-            role=role,
-            calculator=True,
-            end_id=0,
-            end_text="",
-            base=Base(location="x", sha256=None),
-            adapter=False,
-            parameters=1,
-            data={},
-            settings={},
-            metrics={},
-            versions={},
-        )
-        write_json(folder / CARD, card.model_dump())
+        write_card(folder, role)
         os.utime(folder / CARD, (when, when))
         if whole:
             write_json(folder / MANIFEST, {})

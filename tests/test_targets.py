@@ -125,7 +125,10 @@ def test_a_student_learns_from_a_teachers_probabilities(tmp_path: Path) -> None:
         fit("qa", PRICES, model, tmp_path / "none", loss="kl", max_steps=1, on_note=print)
     tokens = [[word, [[word, 0.5], [" How", 0.5]]] for step in PRICES[0].steps for word in f" {step.answer}\n"]
     chains = [taught(PRICES[0], tokens), *PRICES[1:]]
-    fit("qa", chains, model, tmp_path / "kl", loss="kl", max_steps=1, warmup=0.0, on_note=print)
+    notes: list[str] = []
+    fit("qa", chains, model, tmp_path / "kl", loss="kl", max_steps=1, warmup=0.0, on_note=notes.append)
+    [share] = [note for note in notes if note.startswith("a teacher's probabilities are known at")]
+    assert 0 < float(share.split("known at ")[1].split("%")[0]) < 100
     fit("qa", chains, model, tmp_path / "nll", max_steps=1, warmup=0.0, on_note=print)
     fit("qa", PRICES, model, tmp_path / "plain", max_steps=1, warmup=0.0, on_note=print)
     kl, nll, plain = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("kl", "nll", "plain"))

@@ -199,6 +199,13 @@ def test_every_changed_setting_is_named_and_refused(trained: dict[Role, Path]) -
         fit(student, trained["qg"], "qg", changed, max_steps=110, trainer=SELDOM)
 
 
+def test_the_same_chains_from_another_place_are_the_same_training(trained: dict[Role, Path]) -> None:
+    run = TrainingRun("qg", str(trained["qg"].parent / "student"), CHAINS, [], "elsewhere/chains.jsonl")
+    notes: list[str] = []
+    train(run, TrainSettings.parse({**PLAIN, "max_steps": 110, "trainer": SELDOM}), trained["qg"], notes.append)
+    assert notes == [f"{trained['qg']} is already trained; give another --out to train again"]
+
+
 # Killed and damaged runs. Eight examples in batches of two make four updates an epoch, with a checkpoint after each
 # second one; without dev chains the last weights are the result, with dropout they depend on every random number.
 EIGHT = [

@@ -45,6 +45,7 @@ def tutor(
 ) -> None:
     """Solve a problem step by step together with the students; /help lists what can be typed."""
     from socratic.cli.desk import Desk
+    from socratic.lm.checkpoint import is_checkpoint, read_card
     from socratic.tasks import draw_problem
 
     if text is not None and data is not None:
@@ -59,6 +60,8 @@ def tutor(
     if qg is None or qa is None:
         found = newest_students(Path("runs"))
         qg, qa, cot = found["qg"], found["qa"], cot or found.get("cot")
+    if is_checkpoint(Path(qg)) and (guidance := read_card(Path(qg)).guidance) != "none":
+        raise UserError(f"--qg {qg} reads a plan ({guidance}), which the tutor has no way to give; take a QG without")
     solving = make_solving("socratic", qg, qa, None, calculator, 0.0, seed, device, dtype, setting, "local")
     desk = Desk(solving, lambda: load_models([cot], device, dtype)[cot] if cot else None, data_dir, as_json)
     desk.learning = learn
