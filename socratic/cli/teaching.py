@@ -222,6 +222,9 @@ def curate(
     chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
     kept_file: Annotated[Path | None, typer.Option("--out", help="File of the chains kept.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File of the others, each with its reason.")] = None,
+    by: Annotated[
+        Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
+    ] = "all",
     data_dir: DataDir = None,
     push_to_hub: PushToHub = None,
     as_json: AsJson = False,
@@ -245,7 +248,7 @@ def curate(
     if kept_file and rejects and kept_file.resolve() == rejects.resolve():
         raise UserError(f"--out and --rejects are both {rejects}; give two files")
     given = load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
-    done = sift(given)
+    done = sift(given, by)
     if kept_file:
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))
     if rejects:
