@@ -299,13 +299,13 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     if done.signal:
         making.console.print(done.why_stopped)
         raise SystemExit(128 + done.signal)
-    failed = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.faults.most_common())
-    if done.why_stopped or not done.chains:
-        raise UserError(
-            done.why_stopped or f"{name} wrote no chain of {len(jobs):,} ({failed}); choose another teacher"
-        )
-    counts = f"{done.chains:,} of {len(jobs):,} chains{failed and f' ({failed})'}"
-    making.console.print(f"{name}: {counts}, {sum(done.tokens):,} tokens", soft_wrap=True)
+    if done.why_stopped:
+        raise UserError(done.why_stopped)
+    failed = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.faults.most_common()]
+    if not done.chains:
+        raise UserError(f"{name} wrote none of {len(jobs):,} chains ({', '.join(failed)}); mend that, or ask another")
+    counts = ", ".join([f"{done.chains:,} of {len(jobs):,} chains", *failed])
+    making.console.print(f"{making.folder.name}: {counts}", soft_wrap=True)
     return list(read_records(written, Chain))
 
 
