@@ -33,7 +33,7 @@ from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
 
-TEACHER = {"make": "teach", "student": "openai:m"}
+TEACHER: dict[str, Any] = {"make": "teach", "student": "openai:m"}
 Sets = dict[str, dict[str, Any]]
 
 
@@ -153,7 +153,7 @@ def test_a_teacher_that_writes_nothing_leaves_the_set_to_do(
 def test_sets_of_one_teacher_share_its_replies(tmp_path: Path, server: Server) -> None:
     made(planned(tmp_path, {"written": TEACHER}))
     before = billed(server)
-    sets = {"twice": {**TEACHER, "samples": 2, "seed": None}, "hinted": {**TEACHER, "hint_failed": True}}
+    sets: Sets = {"twice": {**TEACHER, "samples": 2, "seed": None}, "hinted": {**TEACHER, "hint_failed": True}}
     assert len(made(planned(tmp_path, {"hinted": sets["hinted"]}))["hinted"]) == 30
     assert billed(server) == before, "no first try would be rejected"
     made(planned(tmp_path, sets))
@@ -202,10 +202,13 @@ def test_questions_are_asked_of_given_steps(tmp_path: Path, server: Server) -> N
         for i, p in enumerate(problems(30))
     ]
     [stage] = planned(tmp_path, {"written": {**TEACHER, "style": "questions"}}, with_steps)
-    with pytest.raises(UserError, match="wrote none of 15 chains .*other steps"):
+    with pytest.raises(UserError, match=r"wrote none of 15 chains .*other steps"):
         made([stage])
-    with pytest.raises(UserError, match="no problem of .* has what style=answers starts from"):
+    with pytest.raises(UserError, match="has no gold chains in 'train'"):
         planned(tmp_path, {"written": {**TEACHER, "style": "answers"}})
+    with pytest.raises(UserError, match=r"no problem of .* has what style=questions starts from"):
+        last = [{**row, "steps": None} for row in with_steps[:-1]] + with_steps[-1:]
+        planned(tmp_path, {"written": {**TEACHER, "style": "questions", "limit": 1}}, last)
 
 
 def test_a_teacher_may_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +222,7 @@ def test_a_teacher_may_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return f"Q: What is it?\nA: {a}+{b}=<<{a}+{b}={int(a) + int(b)}>>{int(a) + int(b)}\n#### {int(a) + int(b)}"
 
     monkeypatch.setattr(chain_sets, "load_lm", lambda model: ScriptedLM(Codec(tokenizer), add))
-    sets = {"written": {"make": "teach", "student": "owner/name"}, "kept": {"make": "curate", "of": ["written"]}}
+    sets: Sets = {"written": {"make": "teach", "student": "owner/name"}, "kept": {"make": "curate", "of": ["written"]}}
     chains = made(planned(tmp_path, sets))
     assert len(chains["written"]) == len(chains["kept"]) == 30
     assert {chain.source for chain in chains["kept"]} == {"teacher:owner/name"}
@@ -244,7 +247,7 @@ def test_by_answer_a_chain_with_a_wrong_mark_is_kept(tmp_path: Path) -> None:
 def test_as_many_chains_are_drawn_as_the_smallest_set_has(tmp_path: Path) -> None:
     rows = [{"id": p.id, "question": p.question, "answer": p.answer, "steps": STEPS} for p in problems(30)]
     few = chain_file(tmp_path, GOOD, with_step(0, question="How many has Ann?"))
-    sets = {
+    sets: Sets = {
         "many": {"make": "draw", "of": ["gold", few]},
         "again": {"make": "draw", "of": ["gold", few], "seed": 1},
         "few": {"make": "draw", "of": [few, "gold"]},
