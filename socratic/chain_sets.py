@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from rich.console import Console
 
 from socratic.augment.make import Kind, augment, chosen_kinds
 from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
+from socratic.curate import By, curate
 from socratic.evaluate import Run, load_run
 from socratic.formats import Form, mixed
 from socratic.harvest import harvest, histories
-from socratic.lm.load import default_device, load_lm, load_pretrained, torch_dtype
+from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
 from socratic.origin import schooling
-from socratic.progress import evaluate_with_bar
-from socratic.prompts import load_prompt
+from socratic.progress import annotate_with_bar, evaluate_with_bar
+from socratic.prompts import PROMPTS_DIR, TeacherPrompt, load_prompt
 from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
-from socratic.store import read_records, write_json
+from socratic.store import hash_json, read_records, write_json
 from socratic.tasks import TASKS, load_chains, load_problems
 from socratic.tasks.base import carve, take_fold
+from socratic.teacher.annotate import AskSettings
+from socratic.teacher.jobs import jobs_of
 from socratic.teacher.soften import soften
+from socratic.teacher.teach import Job, ReplySettings, TeachSettings
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
 from socratic.verdicts import VerdictSettings, make_verdicts
@@ -48,9 +54,9 @@ def load_set(source: str, split: str, data_dir: str | None) -> list[Chain]:
 class Making:
     """One set to be made.
 
-    ``sources`` are as `load_set` takes them, or folders of runs; of chains only the first ``limit`` count. ``students``
-    are the MODELs that a maker asks, by the fold that each is asked about, or None where it is all; ``folder`` is the
-    set's own.
+    ``sources`` are as `load_set` takes them, or folders of runs, or the data whose problems count; of chains and
+    problems only the first ``limit``. ``students`` are the MODELs that a maker asks, by the fold that each is asked
+    about, or None where it is all; ``folder`` is the set's own.
     """
 
     sources: Sequence[str]
@@ -79,12 +85,17 @@ class Making:
 
 @dataclass(frozen=True)
 class Maker:
-    """``make`` gives the chains of train and dev; some are made ``of_runs``, and some makers ask a student."""
+    """``make`` gives the chains of train and dev, ``of`` chains, runs, or the data's problems; some ask a student.
+
+    ``reads`` is what such a one reads besides the sources, by settings, data, limit and folder of data: it decides what
+    is made as well.
+    """
 
     settings: type[Settings]
     make: Callable[[Making, Any], list[Chain]]
-    of_runs: bool = False
+    of: Literal["chains", "runs", "problems"] = "chains"
     asks: bool = False
+    reads: Callable[[Any, str, int | None, str | None], Any] = lambda settings, data, limit, data_dir: None
 
 
 class AugmentSettings(Settings):
@@ -118,6 +129,32 @@ def _corrupt(making: Making, settings: CorruptSettings) -> list[Chain]:
     return corrupt(given, settings.share, settings.kinds, settings.seed, settings.keep_answer).chains
 
 
+class CurateSettings(Settings):
+    """Which chains are good enough to train on."""
+
+    by: By = Field("all", description="what is looked at: all, arithmetic and questions too, or merely the answer")
+
+
+def _curate(making: Making, settings: CurateSettings) -> list[Chain]:
+    done = curate(making.chains("train", "dev"), settings.by)
+    write_json(making.folder / "curate.json", done.yields())
+    yields = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.yields().items()]
+    making.console.print(f"{making.folder.name}: {', '.join(yields)}", soft_wrap=True)
+    return done.kept
+
+
+class DrawSettings(Settings):
+    """Which chains are drawn of the first set, as many as the smallest of all has."""
+
+    seed: int = Field(0, description="of the draw")
+
+
+def _draw(making: Making, settings: DrawSettings) -> list[Chain]:
+    parts = [load_set(source, "train", making.data_dir)[: making.limit] for source in making.sources]
+    places = random.Random(settings.seed).sample(range(len(parts[0])), min(map(len, parts)))
+    return [*(parts[0][place] for place in sorted(places)), *load_set(making.sources[0], "dev", making.data_dir)]
+
+
 class HarvestSettings(Settings):
     """Which of the students' own chains are kept."""
 
@@ -131,6 +168,14 @@ class HarvestSettings(Settings):
     trained_on: Literal["refuse", "allow"] = Field(
         "refuse", description="traces on problems that a student was trained on"
     )
+    by: By = Field("all", description="what is looked at: all, arithmetic too, or merely the answer")
+
+    @field_validator("by")
+    @classmethod
+    def _is_of_whole_traces(cls, by: By, info: ValidationInfo) -> By:
+        if by == "answer" and info.data.get("history") == "predicted":
+            raise ValueError("history=predicted keeps steps that come to gold's values; leave by out")
+        return by
 
 
 def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
@@ -141,7 +186,9 @@ def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
     if settings.history == "predicted":
         done = histories(runs, gold, most=settings.most, trained_on=settings.trained_on)
     else:
-        done = harvest(runs, gold, most=settings.most, trained_on=settings.trained_on, share=settings.share)
+        done = harvest(
+            runs, gold, most=settings.most, trained_on=settings.trained_on, share=settings.share, by=settings.by
+        )
     write_json(making.folder / "harvest.json", {"counts": done.counts, "pass_at_1": done.pass_at_1})
     for name, rate in done.pass_at_1.items():
         interval = f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
@@ -204,6 +251,87 @@ def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
     return made
 
 
+def _soften_reads(settings: SoftenSettings, *_: object) -> list[Any]:
+    names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
+    return [load_prompt(settings.style, name).texts for name in names]
+
+
+class TeachSetSettings(ReplySettings):
+    """What a teacher writes; ``student`` names it, as openai:NAME, openai:NAME@URL, or a MODEL that runs here."""
+
+    samples: int = Field(1, ge=1, description="chains of each training problem; of each dev problem it is one")
+    prompt: str | None = Field(None, description="folder of your own prompt")
+
+    @field_validator("samples")
+    @classmethod
+    def _are_drawn(cls, samples: int, info: ValidationInfo) -> int:
+        if samples > 1 and info.data.get("temperature") == 0:
+            raise ValueError("a greedy teacher's are all alike; leave it out, or raise temperature")
+        return samples
+
+
+def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
+    """All that a teacher wrote, right or wrong; dev chains are its own too, even where the data have gold ones.
+
+    For a student is chosen by its loss on them, which says little where they are worded unlike what it learns. Replies
+    are shared by all sets of one teacher and prompt, so that none is bought again because other settings changed.
+    """
+    [data], [teacher] = making.sources, making.students.values()
+    jobs = _jobs(settings, data, making.limit, making.data_dir)
+    prompt = _prompt(settings, jobs)
+    is_local = not teacher.startswith(ENDPOINT)
+    if is_local and settings.extra:
+        raise UserError(f"extra={settings.extra} is for an endpoint, and {teacher} runs here; leave it out")
+    name, _, url = (teacher, "", "") if is_local else teacher.removeprefix(ENDPOINT).partition("@")
+    bought = hash_json([teacher, settings.style, prompt and prompt.texts])[:8]
+    written = making.folder / "written.jsonl"
+    done = annotate_with_bar(
+        "written",
+        jobs,
+        TeachSettings.parse({"model": name, **settings.model_dump(include=set(ReplySettings.model_fields))}),
+        prompt,
+        written,
+        AskSettings.parse({"base_url": url or None, "resume": "always"}),
+        lm=load_lm(teacher) if is_local else None,
+        replies=making.folder.with_name(f"replies.{bought}"),
+        console=making.console,
+    )
+    if done.signal:
+        making.console.print(done.why_stopped)
+        raise SystemExit(128 + done.signal)
+    if done.why_stopped:
+        raise UserError(done.why_stopped)
+    failed = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.faults.most_common()]
+    if not done.chains:
+        raise UserError(f"{name} wrote none of {len(jobs):,} chains ({', '.join(failed)}); mend that, or ask another")
+    counts = ", ".join([f"{done.chains:,} of {len(jobs):,} chains", *failed])
+    making.console.print(f"{making.folder.name}: {counts}", soft_wrap=True)
+    return list(read_records(written, Chain))
+
+
+def _jobs(settings: TeachSetSettings, data: str, limit: int | None, data_dir: str | None) -> list[Job]:
+    jobs: list[Job] = []
+    for split, samples in (("train", settings.samples), ("dev", 1)):
+        problems = load_problems(data, split, data_dir, limit)
+        jobs += jobs_of(problems, samples, settings.style, partial(load_chains, data, split, data_dir))
+    if not jobs:
+        raise UserError(f"no problem of {data} has what style={settings.style} starts from; choose another style")
+    return jobs
+
+
+def _prompt(settings: TeachSetSettings, jobs: Sequence[Job]) -> TeacherPrompt | None:
+    if settings.style == "zero-shot-cot":
+        return None
+    return load_prompt(settings.style, jobs[0].problem.dataset, Path(settings.prompt) if settings.prompt else None)
+
+
+def _teach_reads(settings: TeachSetSettings, data: str, limit: int | None, data_dir: str | None) -> list[Any]:
+    jobs = _jobs(settings, data, limit, data_dir)
+    prompt = _prompt(settings, jobs)
+    asked = [[job.problem.to_json(), *((step.question, step.answer) for step in job.given)] for job in jobs]
+    return [asked, prompt and prompt.texts]
+
+
 class MixSettings(Settings):
     """The forms of chains, for role cot."""
 
@@ -232,9 +360,12 @@ def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:
 MAKERS = {
     "augment": Maker(AugmentSettings, _augment),
     "corrupt": Maker(CorruptSettings, _corrupt),
-    "harvest": Maker(HarvestSettings, _harvest, of_runs=True),
+    "curate": Maker(CurateSettings, _curate),
+    "draw": Maker(DrawSettings, _draw),
+    "harvest": Maker(HarvestSettings, _harvest, of="runs"),
     "mix": Maker(MixSettings, _mix),
     "reward": Maker(RewardSettings, _reward, asks=True),
-    "soften": Maker(SoftenSettings, _soften, asks=True),
-    "verdicts": Maker(VerdictSettings, _verdicts, of_runs=True),
+    "soften": Maker(SoftenSettings, _soften, asks=True, reads=_soften_reads),
+    "teach": Maker(TeachSetSettings, _teach, of="problems", asks=True, reads=_teach_reads),
+    "verdicts": Maker(VerdictSettings, _verdicts, of="runs"),
 }

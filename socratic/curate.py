@@ -2,7 +2,7 @@
 
 What a teacher wrote is filtered by its final answer (Shridhar et al. 2212.00193, section 3.1; Ho et al. 2212.10071,
 section 3), by its arithmetic, and by whether its sub-questions ask. Gold chains pass through the same checks, which
-says how strict they are.
+says how strict they are. Most papers look at the final answer alone, which `By` ``answer`` does too.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ Reason = Literal[
     "duplicate",
 ]
 """In the order in which they are looked for; a chain has the first that holds."""
+By = Literal["all", "answer"]
+"""What a chain is kept by: all checks, or merely a right final answer, whatever the arithmetic before it."""
+
+_BY_ANSWER: tuple[Reason, ...] = ("no_steps", "empty_question", "empty_answer", "wrong_answer")
+"""The reasons that count then: of the first three nothing can be learned."""
 
 _PART = re.compile(rf"{NUMBER.pattern}|\S")
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
@@ -54,13 +59,16 @@ class Curated:
         return {"kept": len(self.kept), **{reason: counts[reason] for reason in get_args(Reason) if counts[reason]}}
 
 
-def curate(chains: Iterable[Chain]) -> Curated:
-    """Check every chain; of those of one problem that calculate the same, all but the first are duplicates."""
+def curate(chains: Iterable[Chain], by: By = "all") -> Curated:
+    """Check every chain; of those of one problem that calculate the same, all but the first are duplicates.
+
+    ``by`` answer, the same calculation may come again.
+    """
     done = Curated()
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for chain in chains:
-        reason = check(chain)
-        if reason is None:
+        reason = check(chain, by)
+        if reason is None and by == "all":
             way = chain.problem_id, equations(chain)
             reason = "duplicate" if way in seen else None
             seen.add(way)
@@ -71,9 +79,9 @@ def curate(chains: Iterable[Chain]) -> Curated:
     return done
 
 
-def check(chain: Chain) -> Reason | None:
+def check(chain: Chain, by: By = "all") -> Reason | None:
     """The first reason not to train on ``chain`` alone, or None."""
-    return next(_faults(chain), None)
+    return next((fault for fault in _faults(chain) if by == "all" or fault in _BY_ANSWER), None)
 
 
 def _faults(chain: Chain) -> Iterator[Reason]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from socratic import stats
 from socratic.answers import sub_answer_value
 from socratic.calculator import disagreements
-from socratic.curate import check, equations
+from socratic.curate import By, check, equations
 from socratic.evaluate import Run, solved_content
 from socratic.loops import normalised
 from socratic.numerals import values
@@ -52,8 +52,11 @@ def harvest(
     most: int | None = None,
     trained_on: Literal["refuse", "allow"] = "refuse",
     share: float | None = None,
+    by: By = "all",
 ) -> Harvest:
     """Traces of complete ``runs`` as chains: right (strict), finished, with right arithmetic, and passed by `curate`.
+
+    ``by`` answer, right and finished is enough, whatever the arithmetic.
 
     Of one problem's chains that calculate the same the first is kept, and none that calculates as ``gold`` does; of
     the others at most ``most``, each the one least like gold and those taken before. With ``share``, chains for QG:
@@ -79,7 +82,9 @@ def harvest(
         if share is not None and fmean(led[problem.id, _questions(trace.steps)]) < share:
             return "seldom_right"
         chain = student_chain(run, problem, trace)
-        return "wrong_calculation" if any(map(_miscalculates, chain.steps)) else check(chain) or chain
+        if by == "all" and any(map(_miscalculates, chain.steps)):
+            return "wrong_calculation"
+        return check(chain, by) or chain
 
     def way(chain: Chain) -> Way:
         return _questions(chain.steps) if by_questions else equations(chain)

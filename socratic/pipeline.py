@@ -61,8 +61,9 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
                 planner.student(name, seed, None)
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
-    sources = dict.fromkeys([planner.gold, *planner.read])
-    trained = [chain.problem() for source in sources for chain in planner.chains(source, "train")]
+    trained = [chain.problem() for source in dict.fromkeys(planner.read) for chain in planner.chains(source, "train")]
+    if any(set_of(recipe, name)[0].make == "teach" for name in recipe.sets):
+        trained += planner.problems("train", None, None)
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
     return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)
@@ -276,10 +277,12 @@ class _Planner:
         with self._inside(f"sets.{name}"):
             spec, settings = set_of(self.recipe, name)
             maker = MAKERS[spec.make]
-            if maker.of_runs:
+            needs: Sequence[Stage] = []
+            if maker.of == "runs":
                 runs = [stage for sampling in spec.of for stage in self._sampling(sampling, seed)]
-                sources, keys = [str(stage.folder) for stage in runs], [stage.key for stage in runs]
-                needs: Sequence[Stage] = runs
+                sources, keys, needs = [str(stage.folder) for stage in runs], [stage.key for stage in runs], runs
+            elif maker.of == "problems":
+                sources, keys = [self.recipe.data], []
             else:
                 sources, keys, needs = self._sources(spec.of, seed)
             asked: dict[str | None, tuple[str, str, TrainStage | None]] = {}
@@ -290,7 +293,10 @@ class _Planner:
                 }
                 needs = [*needs, *(stage for _, _, stage in asked.values() if stage)]
             readers = [key for _, key, _ in asked.values()]
-            gold = self._chains_key(self.gold)  # what harvest and reward set chains against
+            if read := maker.reads(settings, self.recipe.data, spec.limit, self.data_dir):
+                readers.append(store.hash_json(read))
+            # what harvest and reward set chains against
+            gold = None if maker.of == "problems" else self._own_key()
         return self._add(
             SetStage(
                 name=f"{spec.make} {name}",
@@ -330,8 +336,16 @@ class _Planner:
         return tuple(load_problems(self.recipe.data, split, self.data_dir, limit, fold=fold))
 
     def _hash_chains(self, source: str) -> str:
+        key = store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])
         self.read.append(source)
-        return store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])
+        return key
+
+    def _own_key(self) -> str | None:
+        """The key of the recipe's own chains; None where its data have none, which a teacher can write."""
+        try:
+            return self._chains_key(self.gold)
+        except UserError:
+            return None
 
     def _add(self, stage: S) -> S:
         """``stage``, or the one with the same folder: seeds may share what does not depend on them."""
@@ -360,8 +374,11 @@ def _mark(fold: str | None) -> str:
 
 
 def _given(settings: Settings) -> dict[str, Any]:
-    """What decides a result and is not the default: a setting that is new changes no key."""
-    return settings.model_dump(exclude_defaults=True, exclude={"report_to", "partner"})
+    """What decides a result and is not the default: a setting that is new changes no key.
+
+    The partner and the prompt do so by their content, which stands in the key beside these.
+    """
+    return settings.model_dump(exclude_defaults=True, exclude={"report_to", "partner", "prompt"})
 
 
 def _content(model: str) -> str:

@@ -89,6 +89,7 @@ def annotate_with_bar(
     how: AskSettings,
     *,
     lm: LM | None,
+    replies: Path | None = None,
     console: Console,
 ) -> Annotation:
     """`annotate`; below the bar stand tokens, cost, rate, and what was kept or failed, by reason."""
@@ -106,7 +107,7 @@ def annotate_with_bar(
         below.plain = ", ".join([f"{tally.kept} kept", *failed])
 
     try:
-        return annotate(jobs, settings, prompt, out, how, lm=lm, on_change=on_change)
+        return annotate(jobs, settings, prompt, out, how, lm=lm, replies=replies, on_change=on_change)
     finally:
         if live.is_started:
             live.stop()

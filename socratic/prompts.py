@@ -298,6 +298,11 @@ class TeacherPrompt:
         body = {"reasoning": text} if self.style == "cot" else {"steps": {"type": "array", "items": step}}
         return _object({**body, "answer": text})
 
+    @property
+    def texts(self) -> list[Any]:
+        """All that a teacher is told and shown besides the problem, in either form of reply."""
+        return [self._openings, self.hint]
+
     @cached_property
     def _openings(self) -> dict[ReplyForm, list[dict[str, str]]]:
         """Instruction and examples, the same for every problem."""

@@ -64,12 +64,16 @@ class StudentSpec(Settings):
 class SetSpec(Settings):
     """Chains made on the way; further keys are settings of what makes them."""
 
-    make: Literal["augment", "corrupt", "harvest", "mix", "reward", "soften", "verdicts"] = Field(
-        description="what makes them"
+    make: Literal["augment", "corrupt", "curate", "draw", "harvest", "mix", "reward", "soften", "teach", "verdicts"] = (
+        Field(description="what makes them")
     )
     of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
-    limit: int | None = Field(None, ge=1, description="only the first so many chains of train, and of dev")
-    student: str | None = Field(None, description="whom reward has answer, or soften has read: a student or MODEL")
+    limit: int | None = Field(
+        None, ge=1, description="only the first so many chains, or teach's problems, of train and of dev"
+    )
+    student: str | None = Field(
+        None, description="whom reward has answer, soften has read, or teach has write: a student or MODEL"
+    )
 
 
 class ArmSpec(Settings):
@@ -271,11 +275,17 @@ def _check(recipe: Recipe) -> None:
     for name in recipe.sets:
         made, _ = set_of(recipe, name)
         maker = MAKERS[made.make]
-        _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if maker.of_runs else sets)
+        _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if maker.of == "runs" else sets)
         _check_model(recipe, f"sets.{name}.student", made.student)
         if (made.student is not None) != maker.asks:
             needs = "needs a student" if maker.asks else "asks no student"
             raise UserError(f"sets.{name}: make={made.make} {needs}; {'name one' if maker.asks else 'leave it out'}")
+        if maker.of == "problems":
+            if "of" in made.model_fields_set:
+                raise UserError(
+                    f"sets.{name}: make={made.make} asks about the problems of data; leave of={made.of} out"
+                )
+            _check_folds(f"sets.{name}", None, filter(None, [made.student]), specs)
     for name in recipe.students:
         before = (specs[name].student, student_of(recipe, name, 0)[1].partner)
         _check_folds(f"students.{name}", specs[name].folds, [one for one in before if one], specs)

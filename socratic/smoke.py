@@ -35,7 +35,7 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     own = recipe.get("smoke") or {}
     small: dict[str, Any] = _at_most({**recipe, **_SMALL})
     small["students"] = {
-        name: {key: _bundled(key, value) for key, value in student.items() if key not in _OWN}
+        name: {key: _local(key, _bundled(key, value)) for key, value in student.items() if key not in _OWN}
         for name, student in small["students"].items()
     }
     small["sets"] = {
@@ -55,6 +55,11 @@ def _bundled(key: str, value: Any) -> Any:
     if key not in ("chains", "of"):
         return value
     return list(dict.fromkeys("gold" if name.startswith("gold:") else name for name in value))
+
+
+def _local(key: str, value: Any) -> Any:
+    """``value`` with a student of the Hub as the small one."""
+    return _SMALL["student"] if key == "student" and "/" in str(value) else value
 
 
 def _at_most(value: Any) -> Any:

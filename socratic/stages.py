@@ -37,7 +37,7 @@ from socratic.verifier import checked_verifier, judge
 class Stage(ABC):
     """One folder to be filled; ``key`` hashes what decides its content, ``needs`` must be done before.
 
-    Not in it: a teacher's prompt file, and dev and test problems that augmented chains are kept apart from.
+    Not in it: dev and test problems that augmented chains are kept apart from.
     """
 
     name: str

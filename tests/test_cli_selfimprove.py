@@ -68,6 +68,7 @@ def test_runs_over_a_fold_become_chains(cli: Cli, say: Callable[[Script], None],
     assert given.json["other_values"] == 2 * len(problems)  # gold has one step, which is always gold's
     assert Path("given.jsonl").read_text() == ""
     assert cli("harvest", "run", "--out", "x", "--for", "qg", "--history", "predicted").code == 2
+    assert cli("harvest", "run", "--out", "x", "--by", "answer", "--history", "predicted").code == 2
     assert cli("harvest", "run", "--out", "run/traces.jsonl", "--trained-on", "allow").code == 2  # it is read
     assert len(Path("run/traces.jsonl").read_text().splitlines()) == 2 * len(problems)
     assert cli("evaluate", file, "--fold", "3/2", *arms, "--out", "other").code == 2

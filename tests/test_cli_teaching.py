@@ -32,6 +32,13 @@ def test_curated_chains_and_their_yields(cli: Cli, tmp_path: Path) -> None:
     ]
 
 
+def test_chains_are_curated_by_their_answer_alone(cli: Cli, tmp_path: Path) -> None:
+    wrong = with_step(0, answer="Ann has 3*12=<<3*12=35>>35 pens.")
+    file = write_jsonl(tmp_path / "chains.jsonl", GOOD.to_json(), wrong.to_json())
+    assert cli("curate", file, "--json").json["kept"] == 1
+    assert cli("curate", file, "--by", "answer", "--json").json["kept"] == 2
+
+
 def test_gold_can_be_curated(cli: Cli) -> None:
     result = cli("curate", "gold:stories", "--json")
     assert result.json["kept"] == result.json["chains"] > 1000

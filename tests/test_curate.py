@@ -122,3 +122,13 @@ def test_gold_chains_say_how_strict_it_is(data_dir: Path) -> None:
     assert yields["wrong_mark"] == 2  # two cannot be computed
     unreached = {chain.problem_id for chain, why in found["gsm8k"].rejected if why == "answer_not_reached"}
     assert len(unreached) < 20
+
+
+def test_by_answer_a_right_end_is_enough() -> None:
+    wrong_mark = with_step(0, answer="Ann has 3*12=<<3*12=35>>35 pens.")
+    assert check(wrong_mark) == "wrong_mark"
+    assert check(wrong_mark, "answer") is None
+    assert check(replace(GOOD, final_answer="28"), "answer") == "wrong_answer"
+    assert check(with_step(1, answer=" "), "answer") == "empty_answer"  # which no student can learn
+    done = curate([GOOD, GOOD, wrong_mark, replace(GOOD, final_answer="28")], "answer")
+    assert done.yields() == {"kept": 3, "wrong_answer": 1}

@@ -81,6 +81,13 @@ def test_every_other_trace_has_its_reason(made: Trace, reason: str) -> None:
     assert named.startswith(reason)
 
 
+def test_by_answer_the_arithmetic_may_be_wrong() -> None:
+    wrong = [GOLD.steps[0], ("How many are left?", "36-16=<<36-16=20>>20, 5*4=21")]
+    unfinished = trace(1, OTHER_WAY, stop_reason="repeated_step")
+    done = harvest([run(trace(0, wrong), unfinished, trace(2, GOLD.steps, answer="21"))], by="answer")
+    assert done.counts == {"kept": 1, "unfinished": 1, "wrong_answer": 1}
+
+
 def test_the_same_calculations_are_one_chain_over_all_runs() -> None:
     reworded = [("Two boxes?", "There are <<12*2=24>>24."), ("Three?", "So <<12+24=36>>36."), GOLD.steps[1]]
     done = harvest([run(trace(0, OTHER_WAY), trace(1, reworded)), run(trace(0, reworded))], [GOLD])

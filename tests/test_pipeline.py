@@ -204,6 +204,22 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"selections": {"s": {"of": ["cot"], "by": "weighted", "verifier": "qg"}}}, "qg is trained as 'qg', not as"),
         ({"sets": {"m": {"make": "reward"}}}, "sets.m: make=reward needs a student; name one"),
         ({"sets": {"m": {"make": "harvest"}}}, "sets.m.of names 'gold'"),
+        ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
+        ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
+        ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),
+        ({"sets": {"m": {"make": "teach", "student": "gpt"}}}, "sets.m.student='gpt' is no student"),
+        (
+            {"sets": {"m": {"make": "teach", "student": "openai:m", "samples": 2, "temperature": 0.0}}},
+            "sets.m: samples=2 is not usable: a greedy teacher's are all alike",
+        ),
+        (
+            {"sets": {"m": {"make": "teach", "student": "fold"}}, "students.fold": {"role": "cot", "folds": 2}},
+            "sets.m goes by folds=None and fold by folds=2",
+        ),
+        (
+            {"sets": {"m": {"make": "harvest", "of": ["s"], "history": "predicted", "by": "answer"}}},
+            "sets.m: by='answer' is not usable: history=predicted keeps steps",
+        ),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign import KEY, problems, serving
 from rich.console import Console
 
-from socratic.pipeline import curves, make_plan, run_plan
-from socratic.recipe import read_recipe
+from socratic.chain_sets import CHAINS
+from socratic.pipeline import Plan, curves, make_plan, run_plan
+from socratic.recipe import Recipe, read_recipe
 from socratic.smoke import smoke
+from socratic.stages import SetStage, Stage
+from socratic.store import read_records, write_jsonl
+from socratic.types import Chain
 
 RECIPES = sorted(Path(__file__).parent.parent.glob("recipes/*.yaml"))
 
@@ -20,11 +25,43 @@ RECIPES = sorted(Path(__file__).parent.parent.glob("recipes/*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_goes_the_whole_way(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOCRATIC_DATA", raising=False)
-    plan = make_plan(read_recipe(path, {}, small=True), tmp_path / "out")
+    if "openai:" in path.read_text():
+        with serving(tmp_path) as teacher:
+            monkeypatch.setenv("OPENAI_BASE_URL", teacher.url)
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+            plan = goes_through(read_recipe(path, {"data": str(sums(tmp_path))}, small=True), tmp_path / "out")
+            assert teacher.bills("gpt-4o-mini")
+        sets = {stage: list(read_records(stage.folder / CHAINS, Chain)) for stage in plan.stages if is_set(stage)}
+        assert all(sets.values())
+        written = [chain for stage, chains in sets.items() if stage.name.startswith("teach ") for chain in chains]
+        assert {chain.source for chain in written} == {"teacher:gpt-4o-mini"}
+        assert {chain.problem_id for chain in written} > {f"sum-{number}" for number in range(6)}
+    else:
+        goes_through(read_recipe(path, {}, small=True), tmp_path / "out")
+
+
+def is_set(stage: Stage) -> bool:
+    return isinstance(stage, SetStage)
+
+
+def sums(folder: Path) -> Path:
+    """A file of problems that the fault server solves, with gold steps."""
+    rows = []
+    for problem in problems(40):
+        sum = problem.question.removeprefix("What is ").removesuffix("?")
+        step = {"question": "What is it?", "answer": f"It is <<{sum}={problem.answer}>>{problem.answer}."}
+        rows.append({"id": problem.id, "question": problem.question, "answer": problem.answer, "steps": [step]})
+    write_jsonl(folder / "sums.jsonl", rows)
+    return folder / "sums.jsonl"
+
+
+def goes_through(recipe: Recipe, out: Path) -> Plan:
+    plan = make_plan(recipe, out)
     compared = run_plan(plan, Console(file=io.StringIO()))
     assert len(compared) == 1
     assert all(stage.done for stage in plan.stages)
     assert len(curves(plan, compared)) == len(plan.recipe.curves)
+    return plan
 
 
 def test_what_is_large_is_made_small_at_any_depth() -> None:
@@ -33,7 +70,10 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
         "rounds": 5,
         "samples": 16,
         "training": {"epochs": 9},
-        "students": {"qa": {"role": "qa", "folds": 4, "lora_rank": 8, "chains": ["gold:svamp", "gold:gsm8k", "own"]}},
+        "students": {
+            "qa": {"role": "qa", "folds": 4, "lora_rank": 8, "chains": ["gold:svamp", "gold:gsm8k", "own"]},
+            "larger": {"role": "qa", "student": "owner/larger"},
+        },
         "samplings": {"own": {"solver": "cot", "samples": 64, "temperature": 0.7}},
         "arms": {"cot": {"solver": "cot", "lm": "qa", "samples": 1}},
         "smoke": {"limit": 7, "training": {"max_steps": 3}},
@@ -41,7 +81,8 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
     small = smoke(recipe)
     assert Path(small["data"]).is_file()
     assert (small["rounds"], small["samples"], small["limit"]) == (1, 1, 7)
-    assert small["students"] == {"qa": {"role": "qa", "folds": 2, "chains": ["gold", "own"]}}
+    assert small["students"]["qa"] == {"role": "qa", "folds": 2, "chains": ["gold", "own"]}
+    assert small["students"]["larger"]["student"].startswith("scratch:")
     assert small["samplings"] == {"own": {"solver": "cot", "samples": 2, "temperature": 0.7, "limit": 4}}
     assert small["arms"] == recipe["arms"]
     assert small["training"]["max_steps"] == 3

@@ -35,6 +35,9 @@ def harvest(
     trained_on: Annotated[
         Literal["refuse", "allow"], typer.Option(help="Traces on problems that a student was trained on.")
     ] = "refuse",
+    by: Annotated[
+        Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
+    ] = "all",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +51,8 @@ def harvest(
         raise UserError(
             "--for qg keeps whole question sequences, --history predicted parts of them; give one of the two"
         )
+    if by == "answer" and history == "predicted":
+        raise UserError("--history predicted keeps steps that come to gold's values; leave --by answer out")
     check_out(out_file)
     if within := [path for path in run if path.resolve() in out_file.resolve().parents]:
         raise UserError(f"{out_file} is inside the run {within[0]}, which is to be read; choose another place to write")
@@ -57,7 +62,7 @@ def harvest(
         done = histories(runs, gold, most=most, trained_on=trained_on)
     else:
         asked = share if wanted == "qg" else None
-        done = gather(runs, gold, most=most, trained_on=trained_on, share=asked)
+        done = gather(runs, gold, most=most, trained_on=trained_on, share=asked, by=by)
     write_jsonl(out_file, (chain.to_json() for chain in done.chains))
     traces, problems = sum(done.counts.values()), len({chain.problem_id for chain in done.chains})
     if as_json:

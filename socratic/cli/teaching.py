@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,7 +31,7 @@ from socratic.cli.shared import (
     print_json,
 )
 from socratic.report import visible
-from socratic.types import Problem, Step, UserError
+from socratic.types import UserError
 
 if TYPE_CHECKING:
     from socratic.teacher.annotate import Annotation, AskSettings
@@ -110,10 +109,6 @@ def teach(
     how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
     if lm and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
-    try:
-        json.dumps(settings.extra, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"extra={settings.extra} cannot be sent as JSON ({error}); mend it") from None
     if samples > 1 and settings.temperature == 0:
         raise UserError(f"--samples {samples} of a greedy teacher are all alike; leave it out, or raise --temperature")
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
@@ -150,7 +145,7 @@ def _jobs(
 ) -> list[Job]:
     from socratic.evaluate import load_run
     from socratic.tasks import load_chains, load_problems
-    from socratic.teacher.teach import Job
+    from socratic.teacher.jobs import jobs_of
 
     how: dict[str, Any] = {"split_scheme": split_scheme, "columns": columns}
     if limit is not None and limit < 1:
@@ -163,19 +158,10 @@ def _jobs(
         wrong = {score.problem_id for score in run.scores if not score.correct}
         failed = {(problem.id, problem.question) for problem in run.problems if problem.id in wrong}
         problems = [problem for problem in problems if (problem.id, problem.question) in failed][:limit]
-    given: dict[str, tuple[Step, ...]] = {}
-    if style in ("answers", "questions"):
-        given = {chain.problem_id: chain.steps for chain in load_chains(data, split, data_dir, **how)}
-        given |= {problem.id: asked for problem in problems if (asked := _asked(problem)) and style == "answers"}
-        problems = [problem for problem in problems if problem.id in given]
-    if not problems:
+    jobs = jobs_of(problems, samples, style, lambda: load_chains(data, split, data_dir, **how))
+    if not jobs:
         raise UserError(f"no problem of {data} is left to ask for; choose another --split, --limit or --style")
-    return [Job(problem, sample, given.get(problem.id, ())) for problem in problems for sample in range(samples)]
-
-
-def _asked(problem: Problem) -> tuple[Step, ...]:
-    """StrategyQA's own sub-questions, whether or not its facts line up with them."""
-    return tuple(Step(question, "") for question in problem.metadata.get("decomposition", ()))
+    return jobs
 
 
 def _estimate(jobs: list[Job], lesson: Lesson, how: AskSettings, as_json: bool) -> None:
@@ -222,6 +208,9 @@ def curate(
     chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
     kept_file: Annotated[Path | None, typer.Option("--out", help="File of the chains kept.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File of the others, each with its reason.")] = None,
+    by: Annotated[
+        Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
+    ] = "all",
     data_dir: DataDir = None,
     push_to_hub: PushToHub = None,
     as_json: AsJson = False,
@@ -245,7 +234,7 @@ def curate(
     if kept_file and rejects and kept_file.resolve() == rejects.resolve():
         raise UserError(f"--out and --rejects are both {rejects}; give two files")
     given = load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
-    done = sift(given)
+    done = sift(given, by)
     if kept_file:
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))
     if rejects:

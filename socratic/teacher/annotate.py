@@ -79,21 +79,23 @@ def annotate(
     how: AskSettings,
     *,
     lm: LM | None = None,
+    replies: Path | None = None,
     on_change: OnChange = lambda tally, tokens: None,
 ) -> Annotation:
     """Ask for every job that has no reply yet, and write the chains of all of them to ``out``, in their order.
 
     Asked is the endpoint of ``how``, or the model ``lm`` here. The ledger lies beside ``out``, in a folder with
-    ``.teacher`` behind its name, as do the replies that are no chain, by reason. Interrupted, the same call continues.
+    ``.teacher`` behind its name, as do the replies that are no chain, by reason; or in the folder ``replies``, so that
+    several annotations share what was bought. Interrupted, the same call continues.
     Raises `UserError` where another process is at it, where the ledger was begun with other settings (by
     ``how.resume``), and where the teacher cannot be used at all.
     """
     folder = teacher_folder(out)
     if how.max_cost is not None and not (how.prompt_price or how.completion_price):
         raise UserError(f"--max-cost {how.max_cost:g} needs the model's price; give --price PROMPT,COMPLETION")
-    with store.lock(folder):
+    with store.lock(replies or folder):
         crash_point("lock-taken")
-        ledger = Ledger(folder / LEDGER)
+        ledger = Ledger((replies or folder) / LEDGER)
         try:
             if not how.batch and ledger.open_batches():
                 raise UserError(f"{ledger.path} has batches under way, which are paid for; give --batch to fetch them")

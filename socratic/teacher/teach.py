@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from socratic.answers import extract
 from socratic.config import Settings
@@ -41,10 +41,9 @@ _REFUSALS = 20
 _UNREACHED = 8
 
 
-class TeachSettings(Settings):
-    """What decides a reply, apart from the problem."""
+class ReplySettings(Settings):
+    """What decides a reply, apart from the problem and the teacher."""
 
-    model: str = Field(description="the teacher's name at its endpoint, or MODEL of a local one")
     style: Style | Literal["zero-shot-cot"] = Field("socratic", description="what the teacher writes")
     temperature: float | None = Field(0.7, ge=0, description="0 is greedy; null leaves it to the endpoint")
     max_tokens: int = Field(1024, ge=1, description="of one reply")
@@ -52,6 +51,21 @@ class TeachSettings(Settings):
     hint_answer: bool = Field(False, description="give the right answer as a hint (Magister et al. 2212.08410)")
     hint_failed: bool = Field(False, description="ask once more with that hint where the chain would be rejected")
     extra: dict[str, Any] = Field({}, description="further fields of the request, such as {top_p: 0.9}")
+
+    @field_validator("extra")
+    @classmethod
+    def _is_json(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"it cannot be sent as JSON ({error}); mend it") from None
+        return extra
+
+
+class TeachSettings(ReplySettings):
+    """What decides a reply, apart from the problem."""
+
+    model: str = Field(description="the teacher's name at its endpoint, or MODEL of a local one")
 
 
 @dataclass(frozen=True)

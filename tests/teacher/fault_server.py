@@ -54,7 +54,9 @@ def completion(body: Mapping[str, Any], bad: str | None, said: str) -> dict[str,
     if form and '{"sum"' in chat[-1]:
         text = json.dumps({"sum": total})
     elif form:
-        text = json.dumps({"steps": [step], "answer": total})
+        schema = form.get("json_schema", {}).get("schema", {"properties": {}})
+        thought = {"reasoning": step["answer"]} if "reasoning" in schema["properties"] else {"steps": [step]}
+        text = json.dumps({**thought, "answer": total})
     elif chat[-1].startswith("Therefore"):
         text = f"{total}."
     message: dict[str, Any] = {"role": "assistant", "content": text}
