@@ -206,8 +206,8 @@ def test_questions_are_asked_of_given_steps(tmp_path: Path, server: Server) -> N
         made([stage])
     with pytest.raises(UserError, match="has no gold chains in 'train'"):
         planned(tmp_path, {"written": {**TEACHER, "style": "answers"}})
+    last = [{**row, "steps": None} for row in with_steps[:-1]] + with_steps[-1:]
     with pytest.raises(UserError, match=r"no problem of .* has what style=questions starts from"):
-        last = [{**row, "steps": None} for row in with_steps[:-1]] + with_steps[-1:]
         planned(tmp_path, {"written": {**TEACHER, "style": "questions", "limit": 1}}, last)
 
 
