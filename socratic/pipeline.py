@@ -17,6 +17,7 @@ from socratic import store
 from socratic.chain_sets import CHAINS, MAKERS, load_set
 from socratic.config import Settings
 from socratic.evaluate import load_run
+from socratic.formats import formed
 from socratic.guidance import with_plans
 from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
@@ -172,6 +173,11 @@ class _Planner:
                         link = self.out / place_of(split) / f"{name}{'' if on else '-nocalc'}-s{seed}"
                         what = f"{name} on {split}, seed {seed}{'' if on else ', calculator off'}"
                         problems = self.problems(split, self.recipe.limit, None)
+                        if arm.form or arm.instruction:
+                            form = arm.form or "zero-shot-cot"
+                            solved = self.chains(self.gold, "train") if form.startswith("in-context") else []
+                            plain = ((problem, 0) for problem in problems)
+                            problems = tuple(formed(plain, {form: 1}, solved, arm.shots, instruction=arm.instruction))
                         yield self._evaluation(what, link, name, arm, settings, split, problems, None)
 
     def selections(self, arms: Sequence[EvaluateStage]) -> Iterator[SelectStage]:

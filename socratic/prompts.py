@@ -31,15 +31,12 @@ from typing import Any, Literal
 
 from socratic.guidance import plan_text
 from socratic.store import hash_json, read_records, shipped
-from socratic.types import Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
+from socratic.types import ANSWER_ONLY, Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
 SlotKind = Literal["question", "answer", "final", "plan"]
 MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
-
-ANSWER_ONLY = "answer_only"
-"""Of a chain's metadata: a chain-of-thought student learns its answer alone."""
 
 PROMPTS_DIR: Path = shipped("prompts")
 

@@ -34,6 +34,7 @@ from pydantic import Field, field_validator
 from socratic.chain_sets import MAKERS
 from socratic.choosing import By, Over
 from socratic.config import Settings, nearest
+from socratic.formats import Form
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
@@ -88,6 +89,9 @@ class ArmSpec(SolverSpec):
     """A solver that is compared with others."""
 
     on: list[str] | None = Field(None, min_length=1, description="the splits it runs on; all of the recipe's if unset")
+    form: Form | None = Field(None, description="what its problems are put into, as `make: mix` puts chains into it")
+    shots: int = Field(4, ge=1, description="gold train chains in context, where the form has any")
+    instruction: str | None = Field(None, min_length=1, description="a line before each problem")
 
 
 class SelectionSpec(Settings):
@@ -311,6 +315,8 @@ def _check(recipe: Recipe) -> None:
         arm, solving = arm_of(recipe, name, 0, True)
         _check_roles(recipe, f"arms.{name}", arm, solving, specs)
         _check_folds(f"arms.{name}", None, arm.models.values(), specs)
+        if arm.form and solving.solver not in ("cot", "answer"):
+            raise UserError(f"arms.{name}: form={arm.form} is for the solvers cot and answer; leave it out")
         for split in arm.on or ():
             if split not in recipe.splits:
                 meant = nearest(split, recipe.splits)

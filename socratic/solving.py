@@ -19,7 +19,7 @@ from socratic.interventions import NOTHING, Intervention
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import Loop, Outcome, planned, single, stepwise, teacher_forced
 from socratic.prompts import TRANSCRIPT, TRANSCRIPT_VERSION, Format, SlotKind, prompt_format, prompt_hash, render_raw
-from socratic.types import Guidance, Problem, Prompting, QGSees, Solver, Trace, UserError
+from socratic.types import ANSWER_ONLY, Guidance, Problem, Prompting, QGSees, Solver, Trace, UserError
 
 _CHUNK = 8
 """Tokens a model advances before rows that ended are exchanged for waiting ones."""
@@ -241,7 +241,13 @@ class Solving:
                 loop = partial(stepwise, *common, self.settings.max_steps, given)
             return loop() if self.guidance == "none" else planned(out, problem, self._planner, qa, loop)
         assert self._lm is not None
-        return single(out, problem, self._lm, self.settings.solver != "answer", format)
+        at_once = self.settings.solver == "cot" and bool(problem.metadata.get(ANSWER_ONLY))
+        if at_once and format.joint:
+            raise UserError(
+                f"problem {problem.id} is to be answered at once (answer_only), which a student of format "
+                f"{format.name} does not learn; give it other problems"
+            )
+        return single(out, problem, self._lm, self.settings.solver != "answer" and not at_once, format)
 
     def job_request(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
         """The request for the slot that a job's loop wants."""

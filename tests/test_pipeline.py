@@ -14,11 +14,12 @@ from rich.console import Console
 
 from socratic import pipeline, stages
 from socratic.evaluate import load_run
+from socratic.formats import mixed
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
 from socratic.stages import SetStage, TrainStage
 from socratic.store import shipped
-from socratic.tasks import load_problems
+from socratic.tasks import load_chains, load_problems
 from socratic.tasks.base import in_fold
 from socratic.types import Chain, Step, UserError
 
@@ -175,6 +176,25 @@ def test_splits_of_other_data_have_the_arms_that_run_on_them(tmp_path: Path) -> 
     assert not to_do(plan)
 
 
+def test_arms_put_the_same_problems_into_forms(tmp_path: Path) -> None:
+    cot = RECIPE["arms"]["cot"]
+    arms = {
+        "cot": cot,
+        "alone": {**cot, "form": "zero-shot-answer"},
+        "shown": {**cot, "form": "in-context-answer", "shots": 2, "instruction": "Count."},
+    }
+    students = {"cot": RECIPE["students"]["cot"]}
+    plan = plan_of(tmp_path, data=FEW, splits=["test"], students=students, arms=arms)
+    [comparison] = run_plan(plan, quiet()).values()
+    assert [row.metrics["tokens_per_problem"] > 8 for row in comparison.rows] == [True, False, False], "one slot alone"
+    solved, chains = load_chains(FEW, "train"), load_chains(FEW, "test", limit=3)
+    mixed_alike = mixed(chains, {"in-context-answer": 1}, solved, 2, instruction="Count.")
+    assert list(plan.evaluation[2].problems) == [chain.problem("test") for chain in mixed_alike]
+    arms["shown"]["shots"] = 3
+    changed = plan_of(tmp_path, data=FEW, splits=["test"], students=students, arms=arms)
+    assert to_do(changed) == ["shown on test, seed 0"]
+
+
 def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
     path = write(tmp_path, arms={"cot": RECIPE["arms"]["cot"]})
     path.write_text(path.read_text().replace("  cot:\n    solver: cot", "  cot:\n    on: [longer]\n    solver: cot"))
@@ -237,6 +257,7 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
             {"splits": ["longer", "test"], "arms.cot.on": ["longer"], "arms.pair.on": ["longer"]},
             "no arm runs on 'test'",
         ),
+        ({"arms.pair.form": "zero-shot-cot"}, "arms.pair: form=zero-shot-cot is for the solvers cot and answer"),
         ({"splits": ["a/x.csv:test", "b/x.csv:test"]}, "each may stand in it once"),
         (
             {
