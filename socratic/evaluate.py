@@ -171,8 +171,8 @@ def majority_correct(samples: Sequence[Score]) -> bool:
 
 def solved_content(problem: Problem) -> tuple[object, ...]:
     """What a solver and the scorer read of a problem, the form that it was put into included."""
-    asked = problem.question, problem.context, problem.choices, problem.metadata.get(ANSWER_ONLY)
-    return *asked, problem.answer, problem.answer_type
+    form = (ANSWER_ONLY,) if problem.metadata.get(ANSWER_ONLY) else ()
+    return problem.question, problem.context, problem.choices, problem.answer, problem.answer_type, *form
 
 
 def stated_content(problem: Problem) -> tuple[object, ...]:

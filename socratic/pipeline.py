@@ -19,6 +19,7 @@ from socratic.config import Settings
 from socratic.evaluate import load_run
 from socratic.formats import formed
 from socratic.guidance import with_plans
+from socratic.likelihood import offered
 from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
 from socratic.progress import train_with_bars
@@ -232,6 +233,9 @@ class _Planner:
         problems: tuple[Problem, ...],
         fold: str | None,
     ) -> EvaluateStage:
+        if settings.solver == "likelihood":
+            for problem in problems:
+                offered(problem)  # refused before anything is trained
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
         if settings.plan_by == "gold" and arm.qg in self.recipe.students:
             guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance

@@ -111,6 +111,9 @@ ZERO_SHOT_COT = Format(
 )
 """Kojima et al. 2205.11916, as Ho et al. 2212.10071 ask their teacher."""
 
+PLAIN = Format("plain", before="Question: ", after="\nAnswer:", ends=False, markers=_UNMARKED)
+"""What any model can read, trained here or not: see `socratic.likelihood`."""
+
 
 def format_name(setting: CompletionFormat, encoder_decoder: bool) -> FormatName:
     """What a student of this architecture is trained in."""

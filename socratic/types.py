@@ -21,7 +21,9 @@ Guidance = Literal["none", "count", "operators", "equations"]
 
 Prompting = Literal["zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
 """Solvers that prompt a model which nobody trained for it."""
-Solver = Literal["socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
+Solver = Literal[
+    "socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic", "likelihood"
+]
 
 StopReason = Literal[
     "finished",
