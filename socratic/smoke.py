@@ -45,6 +45,11 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         for name, made in small.get("sets", {}).items()
     }
     small["splits"] = _bundled_splits(recipe.get("splits") or ["test"])
+    small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(small.get(key), dict):
+            value = {name: entry for name, entry in {**small[key], **value}.items() if entry is not None}
+        small[key] = value
     small["arms"] = {
         name: {
             key: _bundled_splits(value) if key == "on" and isinstance(value, list) else value
@@ -52,11 +57,6 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, arm in small["arms"].items()
     }
-    small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
-    for key, value in own.items():
-        if isinstance(value, dict) and isinstance(small.get(key), dict):
-            value = {name: entry for name, entry in {**small[key], **value}.items() if entry is not None}
-        small[key] = value
     return small
 
 
