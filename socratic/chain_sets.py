@@ -337,14 +337,14 @@ class MixSettings(Settings):
 
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
+    instruction: str | None = Field(None, min_length=1, description="a line before each problem")
     seed: int = Field(0, description="of the draws")
 
 
 def _mix(making: Making, settings: MixSettings) -> list[Chain]:
-    train, dev = making.chains("train"), making.chains("dev")
-    return [
-        chain for part in (train, dev) for chain in mixed(part, settings.shares, train, settings.shots, settings.seed)
-    ]
+    train = making.chains("train")
+    how = settings.shares, train, settings.shots, settings.seed, settings.instruction
+    return [chain for part in (train, making.chains("dev")) for chain in mixed(part, *how)]
 
 
 def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:

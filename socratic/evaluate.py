@@ -19,7 +19,7 @@ import yaml
 from socratic import answers, stats, store, versions
 from socratic.config import differences
 from socratic.tasks import load_problems
-from socratic.types import Problem, Score, ScoreReason, StopReason, Trace, UserError
+from socratic.types import ANSWER_ONLY, Problem, Score, ScoreReason, StopReason, Trace, UserError
 
 Resume = Literal["never", "if-possible", "always"]
 Metrics = dict[str, Any]
@@ -170,13 +170,21 @@ def majority_correct(samples: Sequence[Score]) -> bool:
 
 
 def solved_content(problem: Problem) -> tuple[object, ...]:
-    """What a solver and the scorer read of a problem: two problems of equal content and id are the same problem."""
-    return problem.question, problem.context, problem.choices, problem.answer, problem.answer_type
+    """What a solver and the scorer read of a problem, the form that it was put into included."""
+    form = (ANSWER_ONLY,) if problem.metadata.get(ANSWER_ONLY) else ()
+    return problem.question, problem.context, problem.choices, problem.answer, problem.answer_type, *form
 
 
-def differing_problems(a: Iterable[Problem], b: Iterable[Problem]) -> list[str]:
+def stated_content(problem: Problem) -> tuple[object, ...]:
+    """The same without the form: two problems of equal stated content and id are the same problem."""
+    return solved_content(problem.stated)
+
+
+def differing_problems(
+    a: Iterable[Problem], b: Iterable[Problem], content: Callable[[Problem], object] = stated_content
+) -> list[str]:
     """Ids that stand in only one of the two, or in both with different content; in order of appearance."""
-    first, second = ({p.id: solved_content(p) for p in problems} for problems in (a, b))
+    first, second = ({p.id: content(p) for p in problems} for problems in (a, b))
     return [id for id in first | second if first.get(id) != second.get(id)]
 
 
@@ -242,7 +250,7 @@ def _note_resumption(out: Path, differing: list[str]) -> None:
 
 def _problem_differences(path: Path, problems: Sequence[Problem]) -> list[str]:
     stored = list(store.read_records(path, Problem))
-    differing = differing_problems(stored, problems)
+    differing = differing_problems(stored, problems, solved_content)
     if not differing:
         return []
     return [f"problems: {len(stored)}, now {len(problems)}, of which {len(differing)} differ ({_some(differing)})"]

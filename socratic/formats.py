@@ -1,67 +1,89 @@
 """The four forms that Fu et al. (2301.12726) mix: with solved problems in context or without, and reasoned or not.
 
-They are data: what stands in context is a chain's ``context``, and ``metadata.answer_only`` has a chain-of-thought
-student learn the answer alone, behind the marker of the final slot.
+They are data: what stands in context, and an instruction, is a chain's ``context``, and ``metadata.answer_only`` has a
+chain-of-thought student learn the answer alone, behind the marker of the final slot. Problems get them in the same way
+as chains, so that a student is tested in a form as another was trained in it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from socratic.prompts import ANSWER_ONLY, MARKERS, learned_text, render_chain
-from socratic.types import Chain, UserError
+from socratic.prompts import MARKERS, learned_text, render_chain
+from socratic.types import ANSWER_ONLY, STATED_CONTEXT, Chain, Problem, UserError
 
 Form = Literal["zero-shot-cot", "in-context-cot", "zero-shot-answer", "in-context-answer"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def mixed(
-    chains: Sequence[Chain], shares: Mapping[Form, float], solved: Sequence[Chain], shots: int = 4, seed: int = 0
+    chains: Sequence[Chain],
+    shares: Mapping[Form, float],
+    solved: Sequence[Chain],
+    shots: int = 4,
+    seed: int = 0,
+    instruction: str | None = None,
 ) -> list[Chain]:
-    """``chains``, each in a form drawn by ``shares``; in context stand ``shots`` drawn of ``solved``, in that form.
+    """``chains`` in forms, as `formed` puts their problems into them."""
+    problems = formed(((c.problem(), c.sample) for c in chains), shares, solved, shots, seed, instruction)
+    return [
+        replace(chain, metadata={**chain.metadata, **({"context": p.context} if p.context else {}), **p.metadata})
+        for chain, p in zip(chains, problems, strict=True)
+    ]
 
-    A form depends on seed, problem and sample alone. Never in context is the problem itself. Raises `UserError` for
-    shares that are all 0 or negative, for chains that have a form already, and for too few solved problems.
+
+def formed(
+    problems: Iterable[tuple[Problem, int]],
+    shares: Mapping[Form, float],
+    solved: Sequence[Chain],
+    shots: int = 4,
+    seed: int = 0,
+    instruction: str | None = None,
+) -> Iterator[Problem]:
+    """Each problem in a form drawn by ``shares``; in context stand ``shots`` drawn of ``solved``, in that form.
+
+    A form depends on seed, problem and sample, which stands beside the problem, alone. Never in context is the problem
+    itself; before all of it stands the ``instruction``. Raises `UserError` for shares that are all 0 or negative, for
+    problems that have a form already, and for too few solved problems.
     """
     forms = [form for form in FORMS if shares.get(form, 0) > 0]
     if not forms or any(share < 0 for share in shares.values()):
         raise UserError(f"shares of {dict(shares)} draw nothing; give one of {', '.join(FORMS)} more than 0")
-    made = []
-    for chain in chains:
-        if "form" in chain.metadata:
-            raise UserError(f"the chain of {chain.problem_id} has a form already; give the chains as they were before")
-        rng = random.Random(f"{seed}|{chain.problem_id}|{chain.sample}")
+    for problem, sample in problems:
+        if "form" in problem.metadata:
+            raise UserError(f"{problem.id} has a form already; give it as it was before")
+        rng = random.Random(f"{seed}|{problem.id}|{sample}")
         [form] = rng.choices(forms, [shares[form] for form in forms])
+        added: dict[str, Any] = {"form": form}
+        before = [instruction.strip()] if instruction else []
         if form.endswith("answer"):
-            chain = replace(chain, metadata={**chain.metadata, ANSWER_ONLY: True})
+            added[ANSWER_ONLY] = True
         if form.startswith("in-context"):
-            chain = _in_context(chain, _drawn(chain, solved, shots, rng))
-        made.append(replace(chain, metadata={**chain.metadata, "form": form}))
-    return made
+            before.append(_solved(_drawn(problem, solved, shots, rng), form.endswith("answer")))
+        if before:
+            added[STATED_CONTEXT] = problem.context
+        context = "\n".join([*before, *filter(None, [problem.context])]) if before else problem.context
+        yield replace(problem, context=context, metadata={**problem.metadata, **added})
 
 
-def _drawn(chain: Chain, solved: Sequence[Chain], shots: int, rng: random.Random) -> list[Chain]:
-    """Chains of ``shots`` problems other than that of ``chain``."""
+def _drawn(problem: Problem, solved: Sequence[Chain], shots: int, rng: random.Random) -> list[Chain]:
+    """Chains of ``shots`` other problems."""
     found: dict[str, Chain] = {}
     for other in rng.sample(solved, min(len(solved), 4 * shots + 4)):
-        if len(found) < shots and other.question != chain.question:
+        if len(found) < shots and other.question != problem.question:
             found.setdefault(other.question, other)
     if len(found) < shots:
         raise UserError(f"{len(solved)} solved problems are too few to draw {shots} from; give more with --solved")
     return list(found.values())
 
 
-def _in_context(chain: Chain, solved: Sequence[Chain]) -> Chain:
-    """``chain`` behind solved problems, which read as the transcript does, in the same form as its own."""
-    alike = {ANSWER_ONLY: chain.metadata.get(ANSWER_ONLY, False)}
+def _solved(chains: Sequence[Chain], answer_only: bool) -> str:
+    """Solved problems as the transcript reads, up to where the next problem begins."""
     texts = []
-    for other in solved:
-        problem, slots = render_chain(replace(other, metadata={**other.metadata, **alike}), "cot")
+    for chain in chains:
+        problem, slots = render_chain(replace(chain, metadata={**chain.metadata, ANSWER_ONLY: answer_only}), "cot")
         texts.append(problem + "".join(f"{MARKERS[slot.kind]}{learned_text(slot.text)}" for slot in slots))
-    opening = "\n\n".join([*texts, "Problem:"]).removeprefix("Problem: ")
-    own = chain.metadata.get("context")
-    context = f"{opening}\n{own}" if own else opening
-    return replace(chain, metadata={**chain.metadata, "context": context})
+    return "\n\n".join([*texts, "Problem:"]).removeprefix("Problem: ")

@@ -194,7 +194,8 @@ def _check(run: Run, needs_questions: bool) -> None:
         raise UserError(
             f"{run.path} gave its students words that are not their own; give a run without --swap and gold plans"
         )
-    unfit = ("answer", "cot", "zero-shot-cot", "few-shot-cot") if needs_questions else ("answer",)
+    stepless = ("answer", "likelihood")
+    unfit = (*stepless, "cot", "zero-shot-cot", "few-shot-cot") if needs_questions else stepless
     if run.config.get("solver") in unfit:
         what = "asks no sub-questions" if needs_questions else "writes no steps"
         raise UserError(f"solver {run.config['solver']!r} of {run.path} {what}; give a run of another")

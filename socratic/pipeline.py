@@ -17,12 +17,14 @@ from socratic import store
 from socratic.chain_sets import CHAINS, MAKERS, load_set
 from socratic.config import Settings
 from socratic.evaluate import load_run
+from socratic.formats import formed
 from socratic.guidance import with_plans
+from socratic.likelihood import offered
 from socratic.lm.base import LM
 from socratic.lm.load import hush_transformers, load_lm
 from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
-from socratic.recipe import GOLD, ArmSpec, Recipe, arm_of, folds_of, sampling_of, set_of, student_of
+from socratic.recipe import GOLD, Recipe, SolverSpec, arm_of, folds_of, place_of, sampling_of, set_of, student_of
 from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings
@@ -83,7 +85,9 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
         hush_transformers()
         _do(plan, console)
         compared = {
-            f"{split}, calculator {'on' if on else 'off'}": compare([load_run(run) for run in plan.runs(split, on)])
+            f"{place_of(split)}, calculator {'on' if on else 'off'}": compare(
+                [load_run(run) for run in plan.runs(split, on)]
+            )
             for split in plan.recipe.splits
             for on in plan.recipe.calculator
         }
@@ -92,13 +96,17 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
 
 
 def curves(plan: Plan, compared: Mapping[str, Comparison]) -> list[Plot]:
-    """The recipe's curves, one of each comparison."""
+    """The recipe's curves, one of each comparison that has any of its arms, of those that it has."""
     plots = []
     for name, curve in plan.recipe.curves.items():
         for where, comparison in compared.items():
             rows = {row.name: row for row in comparison.rows}
-            lines = {line: [(x, rows[arm]) for x, arm in sorted(arms.items())] for line, arms in curve.lines.items()}
-            plots.append(curve_plot(f"{name}, {where}", curve.x, lines))
+            found = {
+                line: [(x, rows[arm]) for x, arm in sorted(arms.items()) if arm in rows]
+                for line, arms in curve.lines.items()
+            }
+            if lines := {line: points for line, points in found.items() if points}:
+                plots.append(curve_plot(f"{name}, {where}", curve.x, lines))
     return plots
 
 
@@ -163,10 +171,15 @@ class _Planner:
             for name in self.recipe.arms:
                 for on in self.recipe.calculator:
                     arm, settings = arm_of(self.recipe, name, seed, on)
-                    for split in self.recipe.splits:
-                        link = self.out / split / f"{name}{'' if on else '-nocalc'}-s{seed}"
+                    for split in self.recipe.splits_of([name]):
+                        link = self.out / place_of(split) / f"{name}{'' if on else '-nocalc'}-s{seed}"
                         what = f"{name} on {split}, seed {seed}{'' if on else ', calculator off'}"
                         problems = self.problems(split, self.recipe.limit, None)
+                        if arm.form or arm.instruction:
+                            form = arm.form or "zero-shot-cot"
+                            solved = self.chains(self.gold, "train") if form.startswith("in-context") else []
+                            plain = ((problem, 0) for problem in problems)
+                            problems = tuple(formed(plain, {form: 1}, solved, arm.shots, instruction=arm.instruction))
                         yield self._evaluation(what, link, name, arm, settings, split, problems, None)
 
     def selections(self, arms: Sequence[EvaluateStage]) -> Iterator[SelectStage]:
@@ -174,6 +187,8 @@ class _Planner:
         runs = {(stage.arm, stage.settings.seed, stage.calculator, stage.split): stage for stage in arms}
         for seed, on, split in product(self.recipe.seeds, self.recipe.calculator, self.recipe.splits):
             for name, selection in self.recipe.selections.items():
+                if split not in self.recipe.splits_of(selection.arms):
+                    continue
                 pooled = [runs[arm, seed, on, split] for arm in selection.of]
                 match = runs[selection.match, seed, on, split] if selection.match else None
                 verifier, judge, judging = None, None, None
@@ -184,7 +199,7 @@ class _Planner:
                 yield self._add(
                     SelectStage(
                         name=f"choose {name} on {split}, seed {seed}{'' if on else ', calculator off'}",
-                        link=self.out / split / f"{name}{'' if on else '-nocalc'}-s{seed}",
+                        link=self.out / place_of(split) / f"{name}{'' if on else '-nocalc'}-s{seed}",
                         key=store.hash_json([_given(selection), keys]),
                         needs=tuple(needs),
                         split=split,
@@ -213,16 +228,19 @@ class _Planner:
         what: str,
         link: Path,
         name: str,
-        arm: ArmSpec,
+        arm: SolverSpec,
         settings: SolveSettings,
         split: str,
         problems: tuple[Problem, ...],
         fold: str | None,
     ) -> EvaluateStage:
+        if settings.solver == "likelihood":
+            for problem in problems:
+                offered(problem)  # refused before anything is trained
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
         if settings.plan_by == "gold" and arm.qg in self.recipe.students:
             guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance
-            problems = tuple(with_plans(problems, self.chains(self.recipe.data, split), guidance))
+            problems = tuple(with_plans(problems, self.chains(*self.recipe.source(split)), guidance))
         samples = arm.samples or self.recipe.samples
         models = {place: model for place, (model, _, _) in used.items()}
         keys = {place: key for place, (_, key, _) in used.items()}
@@ -233,7 +251,7 @@ class _Planner:
                 link=link,
                 key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys]),
                 needs=tuple(stage for _, _, stage in used.values() if stage),
-                data=self.recipe.data,
+                source=self.recipe.source(split),
                 split=split,
                 arm=name,
                 samples=samples,
@@ -333,7 +351,8 @@ class _Planner:
         return load_chains(source, split, self.data_dir)
 
     def _problems(self, split: str, limit: int | None, fold: str | None) -> tuple[Problem, ...]:
-        return tuple(load_problems(self.recipe.data, split, self.data_dir, limit, fold=fold))
+        name, own = self.recipe.source(split)
+        return tuple(load_problems(name, own, self.data_dir, limit, fold=fold))
 
     def _hash_chains(self, source: str) -> str:
         key = store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])

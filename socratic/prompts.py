@@ -31,15 +31,12 @@ from typing import Any, Literal
 
 from socratic.guidance import plan_text
 from socratic.store import hash_json, read_records, shipped
-from socratic.types import Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
+from socratic.types import ANSWER_ONLY, Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
 
 TRANSCRIPT_VERSION = "1"
 
 SlotKind = Literal["question", "answer", "final", "plan"]
 MARKERS: dict[SlotKind, str] = {"question": "\nQ:", "answer": "\nA:", "final": "\n####", "plan": "\nPlan:"}
-
-ANSWER_ONLY = "answer_only"
-"""Of a chain's metadata: a chain-of-thought student learns its answer alone."""
 
 PROMPTS_DIR: Path = shipped("prompts")
 
@@ -113,6 +110,9 @@ ZERO_SHOT_COT = Format(
     stops={"answer": ("\nQ:",), "final": ("\nQ:",)},
 )
 """Kojima et al. 2205.11916, as Ho et al. 2212.10071 ask their teacher."""
+
+PLAIN = Format("plain", before="Question: ", after="\nAnswer:", ends=False, markers=_UNMARKED)
+"""What any model can read, trained here or not: see `socratic.likelihood`."""
 
 
 def format_name(setting: CompletionFormat, encoder_decoder: bool) -> FormatName:

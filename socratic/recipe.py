@@ -34,6 +34,7 @@ from pydantic import Field, field_validator
 from socratic.chain_sets import MAKERS
 from socratic.choosing import By, Over
 from socratic.config import Settings, nearest
+from socratic.formats import Form
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
@@ -76,7 +77,7 @@ class SetSpec(Settings):
     )
 
 
-class ArmSpec(Settings):
+class SolverSpec(Settings):
     """One solver of a recipe with its students, by their names in the recipe; further keys are solving settings."""
 
     qg: str | None = Field(None, description="the student that asks; a MODEL from elsewhere does as well")
@@ -91,6 +92,15 @@ class ArmSpec(Settings):
         return {place: name for place in PLACES if (name := getattr(self, place)) is not None}
 
 
+class ArmSpec(SolverSpec):
+    """A solver that is compared with others."""
+
+    on: list[str] | None = Field(None, min_length=1, description="the splits it runs on; all of the recipe's if unset")
+    form: Form | None = Field(None, description="what its problems are put into, as `make: mix` puts chains into it")
+    shots: int = Field(4, ge=1, description="gold train chains in context, where the form has any")
+    instruction: str | None = Field(None, min_length=1, description="a line before each problem")
+
+
 class SelectionSpec(Settings):
     """A choice among the samples of arms, which stands beside the arms in every table."""
 
@@ -100,6 +110,11 @@ class SelectionSpec(Settings):
     over: Over = Field("final", description="what a trace's verdicts come to")
     k: int | None = Field(None, ge=1, description="among so many samples; all if unset")
     match: str | None = Field(None, description="among as many as fit the tokens that this arm took for the problem")
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms that it needs."""
+        return [*self.of, *filter(None, [self.match])]
 
 
 class CurveSpec(Settings):
@@ -114,14 +129,14 @@ class CurveSpec(Settings):
         return {line: {float(number): arm for number, arm in arms.items()} for line, arms in lines.items()}
 
 
-class SamplingSpec(ArmSpec):
-    """An arm whose traces chains are made of, before other students are trained."""
+class SamplingSpec(SolverSpec):
+    """A solver whose traces chains are made of, before other students are trained."""
 
     split: str = Field("train", description="whose problems are solved")
     limit: int | None = Field(None, ge=1, description="only the first so many of them")
 
 
-Spec = TypeVar("Spec", bound=ArmSpec)
+Spec = TypeVar("Spec", bound=SolverSpec)
 
 
 class Recipe(Settings):
@@ -129,7 +144,9 @@ class Recipe(Settings):
 
     data: str = Field(description="a data set, or a file of your own problems")
     chains: str | None = Field(None, description="a file of chains to train on; the data set's gold if unset")
-    splits: list[str] = Field(["test"], min_length=1, description="what the arms are evaluated on")
+    splits: list[str] = Field(
+        ["test"], min_length=1, description="what the arms are evaluated on; NAME:SPLIT is of another data set or file"
+    )
     limit: int | None = Field(None, ge=1, description="only the first so many problems of each split")
     student: str | None = Field(None, description="MODEL that students start from unless they name their own")
     seeds: list[int] = Field([0], min_length=1, description="each trains and evaluates everything once")
@@ -154,15 +171,34 @@ class Recipe(Settings):
     @field_validator("splits", "seeds", "calculator")
     @classmethod
     def _once(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) < len(values):
+        if len({place_of(value) if isinstance(value, str) else value for value in values}) < len(values):
             raise ValueError("each may stand in it once")
         return values
 
+    def source(self, split: str) -> tuple[str, str]:
+        """The data set or file that a split is of, and its name there."""
+        name, _, own = split.rpartition(":")
+        return name or self.data, own
+
+    def splits_of(self, arms: Iterable[str]) -> list[str]:
+        """The splits that all of ``arms`` run on."""
+        lists = [self.arms[arm].get("on") or self.splits for arm in arms]
+        return [split for split in self.splits if all(split in on for on in lists)]
+
+
+def place_of(split: str) -> str:
+    """What folders and tables call a split: one of another data set, or of a file, NAME-SPLIT."""
+    name, _, own = split.rpartition(":")
+    return f"{Path(name).stem}-{own}" if name else own
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands twice, of which one would silently be lost."""
+    """Safe YAML that refuses a key that stands twice, of which one would silently be lost; its key ``on`` is a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
         names = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if names.count(key.value) > 1:
@@ -293,6 +329,15 @@ def _check(recipe: Recipe) -> None:
         arm, solving = arm_of(recipe, name, 0, True)
         _check_roles(recipe, f"arms.{name}", arm, solving, specs)
         _check_folds(f"arms.{name}", None, arm.models.values(), specs)
+        if arm.form and solving.solver not in ("cot", "answer"):
+            raise UserError(f"arms.{name}: form={arm.form} is for the solvers cot and answer; leave it out")
+        for split in arm.on or ():
+            if split not in recipe.splits:
+                meant = nearest(split, recipe.splits)
+                raise UserError(f"arms.{name}.on names {split!r}, which is not in splits; did you mean {meant!r}?")
+    for split in recipe.splits:
+        if not any(split in recipe.splits_of([name]) for name in recipe.arms):
+            raise UserError(f"no arm runs on {split!r}; name it in an arm's on, or take it out of splits")
     for name in recipe.samplings:
         sampling, solving = sampling_of(recipe, name, 0)
         _check_roles(recipe, f"samplings.{name}", sampling, solving, specs)
@@ -312,9 +357,11 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
     where = f"selections.{name}"
     if name in recipe.arms:
         raise UserError(f"{where} has the name of an arm; give it another")
-    for arm in [*selection.of, *filter(None, [selection.match])]:
+    for arm in selection.arms:
         if arm not in recipe.arms:
             raise UserError(f"{where} names {arm!r}, which is no arm; did you mean {nearest(arm, recipe.arms)!r}?")
+    if not recipe.splits_of(selection.arms):
+        raise UserError(f"{where} needs {', '.join(selection.arms)}, which run on no split together; let them")
     if (selection.verifier is None) != (selection.by == "majority"):
         raise UserError(f"{where}: by={selection.by} {'needs' if selection.verifier is None else 'takes no'} verifier")
     if selection.k and selection.match:
@@ -341,7 +388,7 @@ def _check_folds(where: str, folds: int | None, names: Iterable[str], specs: Map
 
 
 def _check_roles(
-    recipe: Recipe, where: str, arm: ArmSpec, solving: SolveSettings, specs: Mapping[str, StudentSpec]
+    recipe: Recipe, where: str, arm: SolverSpec, solving: SolveSettings, specs: Mapping[str, StudentSpec]
 ) -> None:
     for place, model in arm.models.items():
         _check_model(recipe, f"{where}.{place}", model)

@@ -1,19 +1,20 @@
 """A recipe at its smallest size: the whole way in seconds, on bundled problems, with students made of nothing.
 
-What comes of it says that a recipe runs, and nothing else: its test problems are those it trains on.
+What comes of it says that a recipe runs, and nothing else: its test problems are those it trains on, and where it
+tests on another data set with choices, a few everyday ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from socratic.store import shipped
+from socratic.tasks import TASKS
 
 _SMALL: dict[str, Any] = {
     "data": str(shipped("data") / "stories" / "unseen.jsonl"),
     "chains": None,
-    "splits": ["test"],
     "limit": 2,
     "seeds": [0],
     "student": "scratch:llama-mini",
@@ -23,6 +24,7 @@ _SMALL: dict[str, Any] = {
     "training": {"max_steps": 2, "batch_size": 2, "limit": 16, "dev_limit": 2, "compile": False},
     "solving": {"max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16},
 }
+_WITH_CHOICES = str(shipped("data") / "everyday.jsonl")
 _MOST = {"rounds": 1, "folds": 2, "samples": 2, "k": 2}
 _OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
 
@@ -42,11 +44,19 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: _bundled(key, value) for key, value in made.items()} | {"limit": 8}
         for name, made in small.get("sets", {}).items()
     }
+    small["splits"] = _bundled_splits(recipe.get("splits") or ["test"])
     small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
     for key, value in own.items():
         if isinstance(value, dict) and isinstance(small.get(key), dict):
             value = {name: entry for name, entry in {**small[key], **value}.items() if entry is not None}
         small[key] = value
+    small["arms"] = {
+        name: {
+            key: _bundled_splits(value) if key == "on" and isinstance(value, list) else value
+            for key, value in arm.items()
+        }
+        for name, arm in small["arms"].items()
+    }
     return small
 
 
@@ -60,6 +70,13 @@ def _bundled(key: str, value: Any) -> Any:
 def _local(key: str, value: Any) -> Any:
     """``value`` with a student of the Hub as the small one."""
     return _SMALL["student"] if key == "student" and "/" in str(value) else value
+
+
+def _bundled_splits(splits: Sequence[Any]) -> list[str]:
+    """What stands in place of ``splits``: of data sets with choices the bundled problems with choices, else `test`."""
+    names = [str(split).rpartition(":")[0] for split in splits]
+    choices = [name in TASKS and TASKS[name].answer_type in ("choice", "yesno") for name in names]
+    return list(dict.fromkeys(f"{_WITH_CHOICES}:test" if chosen else "test" for chosen in choices))
 
 
 def _at_most(value: Any) -> Any:

@@ -16,10 +16,20 @@ from pydantic import Field
 
 from socratic.config import Settings
 from socratic.interventions import NOTHING, Intervention
+from socratic.likelihood import likeliest
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import Loop, Outcome, planned, single, stepwise, teacher_forced
-from socratic.prompts import TRANSCRIPT, TRANSCRIPT_VERSION, Format, SlotKind, prompt_format, prompt_hash, render_raw
-from socratic.types import Guidance, Problem, Prompting, QGSees, Solver, Trace, UserError
+from socratic.prompts import (
+    PLAIN,
+    TRANSCRIPT,
+    TRANSCRIPT_VERSION,
+    Format,
+    SlotKind,
+    prompt_format,
+    prompt_hash,
+    render_raw,
+)
+from socratic.types import ANSWER_ONLY, Guidance, Problem, Prompting, QGSees, Solver, Trace, UserError
 
 _CHUNK = 8
 """Tokens a model advances before rows that ended are exchanged for waiting ones."""
@@ -31,7 +41,8 @@ class SolveSettings(Settings):
     solver: Solver = Field(
         "socratic",
         description="socratic (QG and QA), unified (= tied: one model, one context), cot or answer; zero-shot-cot, "
-        "few-shot-cot and few-shot-socratic prompt a model that was not trained for it",
+        "few-shot-cot and few-shot-socratic prompt a model that was not trained for it; likelihood chooses among the "
+        "answers that a problem offers",
     )
     qg_sees: QGSees | None = Field(
         None, description="what QG reads: answers (iterative) or questions (plan); QG's own if unset"
@@ -120,13 +131,16 @@ class Solving:
         self.settings = settings
         self.intervention: Intervention | None = None
         self.models: list[LM] = list(dict.fromkeys(m for m in (qg, qa, lm, planner) if m is not None))
+        self._chooses = settings.solver == "likelihood"
+        if self._chooses and lm is not None:
+            lm.logprobs([])  # which says where it cannot
         self.qg_sees: QGSees = settings.qg_sees or (qg.qg_sees if qg else "answers")
         able = all(model.has_calculator for model in self.models)
-        if settings.calculator and not able:
+        if settings.calculator and not able and not self._chooses:
             name = next(model.name for model in self.models if not model.has_calculator)
             raise UserError(f"the calculator cannot interrupt {name}; pass --calculator off")
         default = able and all(model.calculator_default for model in self.models)
-        self.calculator = default if settings.calculator is None else settings.calculator
+        self.calculator = (default if settings.calculator is None else settings.calculator) and not self._chooses
         self._qg, self._qa, self._lm, self._planner = qg, qa, lm, planner
 
     def with_intervention(self, intervention: Intervention) -> Self:
@@ -160,12 +174,18 @@ class Solving:
         given: dict[str, Any] = {"intervention": self.intervention.record()} if self.intervention else {}
         if (solver := _prompting(self.settings.solver)) is not None:
             given["prompt"] = prompt_hash(solver)
+        if self._chooses:
+            given["prompt"] = f"{PLAIN.before}…{PLAIN.after}"
         return {**self.settings.model_dump(), **resolved, **given, "models": models}
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
         """Traces of all jobs in order of completion, at most ``batch_size`` problems under way at once."""
         if type(batch_size) is not int or batch_size < 1:
             raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        if self._chooses and self._lm is not None:
+            check_idle(self.models)
+            yield from likeliest(jobs, self._lm, batch_size)
+            return
         board, waiting = Board(self.models), iter(jobs)
         try:
             while True:
@@ -230,6 +250,8 @@ class Solving:
         return self._lm.format if self._lm else TRANSCRIPT
 
     def _loop(self, out: Outcome, problem: Problem) -> Loop:
+        if self._chooses:
+            raise UserError("solver 'likelihood' chooses an answer and writes none; measure it with socratic evaluate")
         format = self.format(problem)
         if self.pair is not None:
             qg, qa = self.pair
@@ -241,7 +263,13 @@ class Solving:
                 loop = partial(stepwise, *common, self.settings.max_steps, given)
             return loop() if self.guidance == "none" else planned(out, problem, self._planner, qa, loop)
         assert self._lm is not None
-        return single(out, problem, self._lm, self.settings.solver != "answer", format)
+        at_once = self.settings.solver == "cot" and bool(problem.metadata.get(ANSWER_ONLY))
+        if at_once and format.joint:
+            raise UserError(
+                f"problem {problem.id} is to be answered at once (answer_only), which a student of format "
+                f"{format.name} does not learn; give it other problems"
+            )
+        return single(out, problem, self._lm, self.settings.solver != "answer" and not at_once, format)
 
     def job_request(self, job: Job, wanted: tuple[LM, Session, SlotKind]) -> Request:
         """The request for the slot that a job's loop wants."""
@@ -361,7 +389,12 @@ def _check_plan(settings: SolveSettings, qg: LM | None, planner: LM | None) -> N
 
 
 def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
-    """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer."""
+    """Raise `UserError` for a student that was trained for something else; a unified one may ask and answer.
+
+    Of any student it can be measured what it finds likely.
+    """
+    if solver == "likelihood":
+        return
     if role is not None and _prompting(solver) is not None:
         raise UserError(f"{name} was trained as {role!r}, and solver {solver!r} is for untrained models; give its base")
     single = ("unified",) if solver == "tied" else (solver,)

@@ -120,9 +120,12 @@ class TrainStage(Stage):
 
 @dataclass(frozen=True, eq=False)
 class EvaluateStage(Stage):
-    """An arm to be run over ``problems`` of one split; ``models`` are places and the MODEL in each."""
+    """An arm to be run over ``problems`` of one split; ``models`` are places and the MODEL in each.
 
-    data: str
+    ``source`` is the data set and the split that the problems are of, ``split`` what the recipe calls it.
+    """
+
+    source: tuple[str, str]
     split: str
     arm: str
     samples: int
@@ -142,7 +145,8 @@ class EvaluateStage(Stage):
 
     def run(self, number: str, console: Console, loaded: Mapping[str, LM], batch_size: int) -> None:
         """Solve with the models ``loaded``; an interrupted run is continued."""
-        record = {"data": self.data, "split": self.split, "split_scheme": "authors", "arm": self.arm}
+        data, split = self.source
+        record = {"data": data, "split": split, "split_scheme": "authors", "arm": self.arm}
         evaluate_with_bar(
             f"{number} {self.name}",
             self.problems,

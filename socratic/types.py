@@ -21,7 +21,9 @@ Guidance = Literal["none", "count", "operators", "equations"]
 
 Prompting = Literal["zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
 """Solvers that prompt a model which nobody trained for it."""
-Solver = Literal["socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic"]
+Solver = Literal[
+    "socratic", "tied", "unified", "cot", "answer", "zero-shot-cot", "few-shot-cot", "few-shot-socratic", "likelihood"
+]
 
 StopReason = Literal[
     "finished",
@@ -63,6 +65,12 @@ class _Record:
         return cls(**data)
 
 
+ANSWER_ONLY, STATED_CONTEXT = "answer_only", "stated_context"
+FORMED = ("form", ANSWER_ONLY, STATED_CONTEXT)
+"""Of the metadata of a problem or chain that was put into a form (`socratic.formats`): which; whether its answer alone
+is to be written by a chain-of-thought student; and, where something was put before its context, what that was."""
+
+
 @dataclass(frozen=True)
 class Problem(_Record):
     """One problem as its data set states it; ``answer`` is the gold as the data writes it (``70,000``, ``B``)."""
@@ -80,6 +88,13 @@ class Problem(_Record):
     def __post_init__(self) -> None:
         if self.choices is not None:
             object.__setattr__(self, "choices", tuple(self.choices))
+
+    @property
+    def stated(self) -> Problem:
+        """The problem as it was before it was put into a form."""
+        metadata = {key: value for key, value in self.metadata.items() if key not in FORMED}
+        context = self.metadata.get(STATED_CONTEXT, self.context)
+        return dataclasses.replace(self, context=context, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -115,10 +130,11 @@ class Chain(_Record):
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def problem(self, split: str = "") -> Problem:
-        """The problem that this chain solves."""
+        """The problem that this chain solves, in the form that it has."""
         choices, context = self.metadata.get("choices"), self.metadata.get("context")
         shared = (self.problem_id, self.dataset, split, self.question, self.answer, self.answer_type)
-        return Problem(*shared, choices=choices, context=context)
+        metadata = {key: self.metadata[key] for key in FORMED if key in self.metadata}
+        return Problem(*shared, choices=choices, context=context, metadata=metadata)
 
     def __post_init__(self) -> None:
         steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)

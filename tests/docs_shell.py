@@ -111,7 +111,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def write_data(folder: Path) -> None:
-    """GSM8K and SVAMP as their authors have them, small: sums of pens."""
+    """GSM8K, SVAMP and CommonsenseQA as their authors have them, small: sums of pens."""
     import pyarrow
     import pyarrow.parquet
 
@@ -144,6 +144,18 @@ def write_data(folder: Path) -> None:
         }
         for a in numbers
     ]
+    (folder / "commonsenseqa").mkdir()
+    offered = [
+        {"label": label, "text": text}
+        for label, text in zip("ABCDE", ("ink", "milk", "sand", "wool", "tea"), strict=True)
+    ]
+    asked = [
+        {"answerKey": "A", "id": str(a), "question": {"stem": f"What do {a} pens need?", "choices": offered}}
+        for a in numbers
+    ]
+    for part in ("train", "dev"):
+        rows_of_part = "".join(json.dumps(row) + "\n" for row in asked)
+        (folder / "commonsenseqa" / f"{part}_rand_split.jsonl").write_text(rows_of_part)
     (folder / "svamp" / "SVAMP.json").write_text(json.dumps(records))
     split = {"train": list(range(6)), "test": [6, 7]}
     (folder / "splits" / "svamp__default.json").write_text(json.dumps(split))

@@ -4,18 +4,20 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cli import Cli, cli
 from test_trainer import CHAINS
-from tiny import byte_tokenizer
+from tiny import Replay, byte_tokenizer, solved
 from tiny import chain as tiny_chain
 
 from socratic import encode
-from socratic.formats import FORMS, mixed
-from socratic.prompts import Slot, problem_text, render_chain
+from socratic.formats import FORMS, Form, formed, mixed
+from socratic.prompts import FINE_TUNE_COT, Slot, problem_text, render_chain
 from socratic.store import read_records
-from socratic.tasks import load_chains
+from socratic.tasks import load_chains, load_problems
+from socratic.tokens import Codec
 from socratic.types import Chain, UserError
 
 __all__ = ["cli"]
@@ -63,6 +65,39 @@ def test_what_stands_in_context_reads_as_the_transcript(form: str) -> None:
 
 def _thought(chain: Chain) -> str:
     return "\n".join(step.answer for step in chain.steps)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_problem_gets_the_form_that_its_chain_gets(form: Form) -> None:
+    how: Any = ({form: 1}, [*CHAINS, PEN], 3, 0, "Reason. ")
+    [made], [problem] = mixed([PEN], *how), formed([(PEN.problem("test"), 0)], *how)
+    assert made.problem("test") == problem
+    assert problem.stated == PEN.problem("test")
+    assert render_chain(made, "cot")[0].startswith("Problem: Reason.\n")
+
+
+def test_an_instruction_stands_before_the_problem() -> None:
+    [made] = mixed([PEN], {"zero-shot-cot": 1}, [], instruction="Reason.")
+    assert render_chain(made, "cot")[0] == "Problem: Reason.\nA pen is red.\nWhat costs a pen?"
+
+
+def test_forms_survive_a_file_of_chains(tmp_path: Path) -> None:
+    samples = [replace(PEN, sample=sample) for sample in range(8)]
+    made = mixed(samples, dict.fromkeys(FORMS, 1.0), CHAINS, shots=2)
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps(chain.to_json()) + "\n" for chain in made))
+    assert len({chain.metadata["form"] for chain in made}) > 2
+    assert load_chains(str(file), "test") == made
+    [problem] = load_problems(str(file), "test")
+    assert problem == made[-1].problem("test")
+
+
+def test_a_problem_to_be_answered_at_once_needs_a_student_that_can_tell() -> None:
+    [problem] = formed([(PEN.problem(), 0)], {"zero-shot-answer": 1}, [])
+    lm = Replay(Codec(byte_tokenizer("qwen2")), [[]])
+    lm.format = FINE_TUNE_COT
+    with pytest.raises(UserError, match="which a student of format fine-tune-cot does not learn"):
+        solved([problem], "cot", lm=lm)
 
 
 def test_shares_and_problems_that_do_not_do_are_refused() -> None:

@@ -27,6 +27,7 @@ from tiny import (
 from socratic.answers import score
 from socratic.calculator import canonicalise
 from socratic.examples import causal_example, slot_examples
+from socratic.formats import FORMS, Form, mixed
 from socratic.lm.base import TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
 from socratic.prompts import FINE_TUNE_COT, FINE_TUNE_COT_T5, TRANSCRIPT, Format, learned_text, render_chain, render_raw
@@ -105,6 +106,15 @@ def test_the_same_in_the_format_of_fine_tune_cot(
         assert trace.answer == chain.answer.strip()
         rationale = [canonicalise(render_chain(chain, "cot")[1][0].text)] if solver == "cot" else []
         assert trace.raw == render_raw(rationale, chain.answer)
+
+
+@pytest.mark.parametrize("calculator", [True, False], ids=["calculator", "plain"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_in_every_form(form: Form, calculator: bool, exact: Codec) -> None:
+    chains = mixed(CHAINS, {form: 1}, CHAINS, shots=2, instruction="Reason.")
+    traces = replay(chains, exact, "cot", "answers", calculator)
+    assert [trace.answer for trace in traces] == [chain.answer.strip() for chain in chains]
+    assert all(bool(trace.steps) == form.endswith("cot") for trace in traces)
 
 
 def test_the_same_for_an_encoder_decoder_in_that_format(inexact: Codec) -> None:

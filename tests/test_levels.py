@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"targets"},
     {"tasks", "lm", "examples", "formats", "interventions", "curate"},
     {"doctor", "publish"},
-    {"augment", "corrupt", "loops", "optimizer", "prepare", "teacher", "verifier"},
+    {"augment", "corrupt", "likelihood", "loops", "optimizer", "prepare", "teacher", "verifier"},
     {"solving"},
     {"cluster", "serve", "smoke", "trainer"},
     {"assemble"},

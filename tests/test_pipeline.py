@@ -14,11 +14,12 @@ from rich.console import Console
 
 from socratic import pipeline, stages
 from socratic.evaluate import load_run
+from socratic.formats import mixed
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
 from socratic.stages import SetStage, TrainStage
 from socratic.store import shipped
-from socratic.tasks import load_problems
+from socratic.tasks import load_chains, load_problems
 from socratic.tasks.base import in_fold
 from socratic.types import Chain, Step, UserError
 
@@ -154,6 +155,61 @@ def test_folds_are_sampled_by_those_who_have_not_seen_them(tmp_path: Path) -> No
         assert all(in_fold(problem.question, fold) for problem in problems)
 
 
+def test_splits_of_other_data_have_the_arms_that_run_on_them(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "Ann has 2 pens and gets 3 more. How many has she?", "answer": "5"}\n')
+    cot = {**RECIPE["arms"]["cot"], "samples": 2, "temperature": 1.0}
+    arms = {"cot": {**cot, "on": ["longer"]}, "pair": RECIPE["arms"]["pair"], "last": {**cot, "on": [f"{own}:test"]}}
+    plan = plan_of(
+        tmp_path,
+        splits=["longer", "stories:unseen", f"{own}:test"],
+        arms=arms,
+        selections={"voted": {"of": ["cot"]}, "other": {"of": ["last"], "match": "pair"}},
+        curves={"c": {"x": "n", "lines": {"l": {1: "cot", 2: "pair"}, "other": {1: "last"}}}},
+    )
+    compared = run_plan(plan, quiet())
+    assert {name: [row.name for row in one.rows] for name, one in compared.items()} == {
+        "longer, calculator on": ["cot", "pair", "voted"],
+        "stories-unseen, calculator on": ["pair"],
+        "own-test, calculator on": ["pair", "last", "other"],
+    }
+    drawn = {plot.name: [row[:2] for row in plot.rows] for plot in pipeline.curves(plan, compared)}
+    assert drawn == {
+        "c, longer, calculator on": [("l", "1"), ("l", "2")],
+        "c, stories-unseen, calculator on": [("l", "2")],
+        "c, own-test, calculator on": [("l", "2"), ("other", "1")],
+    }
+    run = load_run(tmp_path / "out" / "own-test" / "pair-s0")
+    assert (run.config["data"], run.config["split"]) == (str(own), "test")
+    assert plan.overlaps.keys() == set(plan.recipe.splits)
+    assert not to_do(plan)
+
+
+def test_arms_put_the_same_problems_into_forms(tmp_path: Path) -> None:
+    cot = RECIPE["arms"]["cot"]
+    arms = {
+        "cot": cot,
+        "alone": {**cot, "form": "zero-shot-answer"},
+        "shown": {**cot, "form": "in-context-answer", "shots": 2, "instruction": "Count."},
+    }
+    students = {"cot": RECIPE["students"]["cot"]}
+    plan = plan_of(tmp_path, data=FEW, splits=["test"], students=students, arms=arms)
+    [comparison] = run_plan(plan, quiet()).values()
+    assert [row.metrics["tokens_per_problem"] > 8 for row in comparison.rows] == [True, False, False], "one slot alone"
+    solved, chains = load_chains(FEW, "train"), load_chains(FEW, "test", limit=3)
+    mixed_alike = mixed(chains, {"in-context-answer": 1}, solved, 2, instruction="Count.")
+    assert list(plan.evaluation[2].problems) == [chain.problem("test") for chain in mixed_alike]
+    arms["shown"]["shots"] = 3
+    changed = plan_of(tmp_path, data=FEW, splits=["test"], students=students, arms=arms)
+    assert to_do(changed) == ["shown on test, seed 0"]
+
+
+def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, arms={"cot": RECIPE["arms"]["cot"]})
+    path.write_text(path.read_text().replace("  cot:\n    solver: cot", "  cot:\n    on: [longer]\n    solver: cot"))
+    assert read_recipe(path, {}).arms["cot"]["on"] == ["longer"]
+
+
 def test_a_curve_has_the_arms_against_their_numbers(tmp_path: Path) -> None:
     lines = {"both": {0.5: "cot", "2": "pair"}, "one": {0.5: "cot"}}
     plan = plan_of(tmp_path, curves={"size": {"x": "size", "lines": lines}})
@@ -221,6 +277,22 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
             "sets.m: by='answer' is not usable: history=predicted keeps steps",
         ),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
+        ({"arms.cot.on": ["test"]}, "arms.cot.on names 'test', which is not in splits; did you mean 'longer'?"),
+        (
+            {"splits": ["longer", "test"], "arms.cot.on": ["longer"], "arms.pair.on": ["longer"]},
+            "no arm runs on 'test'",
+        ),
+        ({"arms.pair.form": "zero-shot-cot"}, "arms.pair: form=zero-shot-cot is for the solvers cot and answer"),
+        ({"splits": ["a/x.csv:test", "b/x.csv:test"]}, "each may stand in it once"),
+        (
+            {
+                "splits": ["longer", "test"],
+                "arms.cot.on": ["longer"],
+                "arms.pair.on": ["test"],
+                "selections": {"s": {"of": ["cot"], "match": "pair"}},
+            },
+            "selections.s needs cot, pair, which run on no split together",
+        ),
         ({"arms": {"..": {"solver": "cot", "lm": "cot"}}}, "arms has the name '..'"),
     ],
 )
@@ -234,6 +306,12 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "limit: 4\n")
     with pytest.raises(UserError, match=r"is not YAML \(key 'limit' stands twice in .*, line \d+, column 1"):
         read_recipe(path, {})
+
+
+def test_a_split_of_unknown_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for split, meant in (("svmp:test", "svamp"), ("stories:unsen", "unseen")):
+        with pytest.raises(UserError, match=f"did you mean '{meant}'"):
+            plan_of(tmp_path, splits=[split])
 
 
 def test_what_needs_itself_or_nothing_is_refused(tmp_path: Path) -> None:

@@ -58,9 +58,10 @@ def sums(folder: Path) -> Path:
 def goes_through(recipe: Recipe, out: Path) -> Plan:
     plan = make_plan(recipe, out)
     compared = run_plan(plan, Console(file=io.StringIO()))
-    assert len(compared) == 1
+    assert len(compared) == len(plan.recipe.splits)
     assert all(stage.done for stage in plan.stages)
-    assert len(curves(plan, compared)) == len(plan.recipe.curves)
+    drawn = {plot.name.partition(",")[0] for plot in curves(plan, compared)}
+    assert drawn == plan.recipe.curves.keys()
     return plan
 
 
@@ -75,7 +76,8 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
             "larger": {"role": "qa", "student": "owner/larger"},
         },
         "samplings": {"own": {"solver": "cot", "samples": 64, "temperature": 0.7}},
-        "arms": {"cot": {"solver": "cot", "lm": "qa", "samples": 1}},
+        "splits": ["dev", "svamp:test", "commonsenseqa:dev"],
+        "arms": {"cot": {"solver": "cot", "lm": "qa", "samples": 1, "on": ["svamp:test"]}},
         "smoke": {"limit": 7, "training": {"max_steps": 3}},
     }
     small = smoke(recipe)
@@ -84,6 +86,9 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
     assert small["students"]["qa"] == {"role": "qa", "folds": 2, "chains": ["gold", "own"]}
     assert small["students"]["larger"]["student"].startswith("scratch:")
     assert small["samplings"] == {"own": {"solver": "cot", "samples": 2, "temperature": 0.7, "limit": 4}}
-    assert small["arms"] == recipe["arms"]
+    own, other = small["splits"]
+    assert own == "test"
+    assert Path(other.removesuffix(":test")).is_file()
+    assert small["arms"] == {"cot": {**recipe["arms"]["cot"], "on": ["test"]}}
     assert small["training"]["max_steps"] == 3
     assert "epochs" not in small["training"]

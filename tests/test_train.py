@@ -22,12 +22,12 @@ from socratic.examples import causal_example
 from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.load import load_pretrained, load_student, merge
 from socratic.prepare import TrainingRun, TrainSettings, default_learning_rate
-from socratic.prompts import ANSWER_ONLY, FORMATS
+from socratic.prompts import FORMATS
 from socratic.tasks.base import in_fold
 from socratic.tokens import Codec
 from socratic.train import PLAN, starting_point, train
 from socratic.trainer import Guard, StudentTrainer
-from socratic.types import Chain, Role, UserError
+from socratic.types import ANSWER_ONLY, Chain, Role, UserError
 
 PLAIN: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.01, "batch_size": 4, "schedule": "constant"}
 SELDOM = {"save_steps": 10_000, "logging_steps": 10}

@@ -19,8 +19,10 @@ from socratic.types import Chain, Completion, Problem, Prompting, Role, Solver, 
 
 ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role not in ("planner", "verifier"))
 """Those that solve: a planner has no transcript of its own without guidance, a verifier's chains need verdicts."""
-SOLVERS: tuple[Solver, ...] = tuple(solver for solver in get_args(Solver) if solver not in get_args(Prompting))
-"""Those of trained students: the others' worked examples are longer than what tiny models can read."""
+SOLVERS: tuple[Solver, ...] = tuple(
+    solver for solver in get_args(Solver) if solver not in (*get_args(Prompting), "likelihood")
+)
+"""Those with which trained students write: the others' worked examples are longer than what tiny models can read."""
 FAMILIES = ("gpt2", "llama", "qwen2")
 # Merges cross the places where texts are cut, so that a text tokenised whole differs from one tokenised in pieces.
 _MERGES = [("<", "<"), (">", ">"), ("=", "2"), (">>", "2"), ("=", "1"), (">>", "1"), ("2", "4"), ("Ġ", "H"), ("o", "w")]

@@ -147,6 +147,7 @@ def mix(
     out_file: Annotated[Path, typer.Option("--out", help="File of the chains in their forms.")],
     share: Annotated[list[str], typer.Option(help="form=weight: zero-shot-cot, in-context-cot, …-answer. Repeatable.")],
     shots: Annotated[int, typer.Option(min=1, help="Solved problems in context.")] = 4,
+    instruction: Annotated[str | None, typer.Option(help="A line before each problem.")] = None,
     solved: Annotated[str | None, typer.Option(help="The chains to draw them from, if not CHAINS.")] = None,
     split: Split = "train",
     seed: Seed = 0,
@@ -169,7 +170,7 @@ def mix(
     if solved is None and split != "train":
         raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
     drawn_from = _chains(solved or chains, data_dir, "train")
-    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed)
+    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed, instruction)
     write_jsonl(out_file, (chain.to_json() for chain in made))
     counts = Counter(str(chain.metadata["form"]) for chain in made)
     if as_json:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from socratic.calculator import calculate, format_result, pending
-from socratic.prompts import TRANSCRIPT, Format, SlotKind
+from socratic.prompts import PLAIN, TRANSCRIPT, Format, SlotKind, learned_text
 from socratic.tokens import Codec
-from socratic.types import CalculatorError, Completion, Guidance, QGSees, Role
+from socratic.types import CalculatorError, Completion, Guidance, QGSees, Role, UserError
 
 
 class Session(Protocol):
@@ -124,6 +124,14 @@ class LM(ABC):
     def waiting(self) -> int:
         """How many submitted requests have not ended."""
 
+    def logprobs(self, texts: list[tuple[str, str]]) -> list[float | None]:
+        """Of each (given, said) the natural logarithm of the probability of ``said`` behind ``given`` and a space.
+
+        ``given`` is in the format `PLAIN`. None stands for what is longer than the model reads. Raises `UserError` for
+        a model that does not say: an encoder-decoder, or one behind an endpoint.
+        """
+        raise UserError(f"{self.name} does not say how likely a given text is; give a decoder that runs here")
+
 
 class LocalLM(LM):
     """What models that decode here share: the rows under way, and requests that ended before they began."""
@@ -153,6 +161,11 @@ class LocalLM(LM):
     @property
     def waiting(self) -> int:
         return len(self._rows) + len(self._ended)
+
+    def _spelled(self, texts: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        """The ids of what `logprobs` is given."""
+        given = {text: self.codec.problem(text, PLAIN) for text, _ in texts}
+        return [(given[text], self.codec.text(learned_text(said))) for text, said in texts]
 
     def cancel(self, requests: Collection[Request]) -> None:
         for row in self._rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 _INGEST_TOKENS = 8192
 """Most token positions (rows × padded length) ingested in one forward pass: bounds the memory of attention scores."""
+
+_LOGIT_TOKENS = 1024
+"""Most token positions of one forward pass that gives the logits of all of them: they take memory."""
 
 
 class LayersLM(LocalLM):
@@ -27,6 +31,28 @@ class LayersLM(LocalLM):
 
     def submit(self, request: Request) -> None:
         self._admit(self._decoding(request, self.positions))
+
+    def logprobs(self, texts: list[tuple[str, str]]) -> list[float | None]:
+        import torch
+
+        found: list[float | None] = [None] * len(texts)
+        rows = [(place, *ids) for place, ids in enumerate(self._spelled(texts))]
+        most = self.positions or max((len(given) + len(said) for _, given, said in rows), default=0)
+        waiting = [row for row in rows if len(row[1]) + len(row[2]) <= most]
+        waiting.sort(key=lambda row: len(row[1]) + len(row[2]))
+        while waiting:
+            width = len(waiting[-1][1]) + len(waiting[-1][2]) - 1
+            batch = waiting[-max(1, _LOGIT_TOKENS // width) :]
+            del waiting[-len(batch) :]
+            ids = [given + said[:-1] for _, given, said in batch]
+            padded = torch.tensor([row + row[-1:] * (width - len(row)) for row in ids], device=self.model.device)
+            with torch.inference_mode():  # what stands behind a row's end is not seen by it
+                logits = self.model(input_ids=padded, use_cache=False).logits
+            said_at = [logits[b, len(given) - 1 :][: len(said)] for b, (_, given, said) in enumerate(batch)]
+            likely = summed_logprobs(torch.cat(said_at), [said for _, _, said in batch])
+            for (place, _, _), logprob in zip(batch, likely, strict=True):
+                found[place] = logprob
+        return found
 
     def _part_with_ended(self) -> list[Request]:
         ended = self._ended + [row.request for row in self._rows if row.ended]
@@ -217,6 +243,18 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
         if not (row.forced or row.ended):
             row.request.logprob = (row.request.logprob or 0.0) + logprob
     return chosen.tolist()
+
+
+def summed_logprobs(logits: torch.Tensor, texts: Sequence[Sequence[int]]) -> list[float]:
+    """The log probability of each text; ``logits`` [tokens, vocabulary] are those in the place of each of its tokens.
+
+    The tokens of all texts stand one behind the other.
+    """
+    import torch
+
+    tokens = torch.tensor([token for text in texts for token in text], device=logits.device)
+    likely = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    return [part.sum().item() for part in likely.split([len(text) for text in texts])]
 
 
 def sample(logits: torch.Tensor, heat: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import resource
 import weakref
+from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 from socratic.lm import kernels
 from socratic.lm.backends import Pages, Sequence, TorchBackend, backend, page_bytes
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
-from socratic.lm.causal import choose
+from socratic.lm.causal import choose, summed_logprobs
 from socratic.lm.dense import PAGE, Dense, FlatBatch
 from socratic.lm.device import MOST, DeviceLoop
 from socratic.tokens import Codec
@@ -80,6 +82,37 @@ class EngineLM(LocalLM):
         ended, self._ended = self._ended, []
         return ended
 
+    def logprobs(self, texts: list[tuple[str, str]]) -> list[float | None]:
+        """As `LM.logprobs`: each pair is read whole, as many in a pass as fit."""
+        found: list[float | None] = [None] * len(texts)
+        most = min(self.positions, self.pages.count * PAGE)
+        rows = [(place, *ids) for place, ids in enumerate(self._spelled(texts))]
+        waiting = deque(row for row in rows if len(row[1]) + len(row[2]) <= most)
+        room = _TOKENS if self.dense.device.type == "cpu" else _GPU_TOKENS
+        while waiting:
+            batch: list[tuple[int, list[int], list[int]]] = []
+            sessions: list[TokenSession] = []
+            while waiting:
+                _, given, said = waiting[0]
+                session = self.session()
+                session.ids, session.cache = given + said[:-1], Sequence(self.pages)
+                lengths = [len(other.ids) for other in (*sessions, session)]
+                full = sum(lengths) > room or len(lengths) * max(lengths) ** 2 > _PADDED_SCORES
+                if (sessions and full) or not self._make_room(session, lengths[-1], sessions):
+                    break
+                session.cache.grow(lengths[-1])
+                sessions.append(session)
+                batch.append(waiting.popleft())
+            flat = _flat(sessions, [len(session.ids) for session in sessions])
+            ends = [start + len(given) - 1 for start, (_, given, _) in zip(flat.run, batch, strict=False)]
+            wanted = [end + i for end, (_, _, said) in zip(ends, batch, strict=True) for i in range(len(said))]
+            with torch.inference_mode():
+                logits = self.dense.forward(replace(flat, wanted=np.array(wanted)), self.backend)
+                likely = summed_logprobs(logits, [said for _, _, said in batch])
+            for (place, _, _), logprob in zip(batch, likely, strict=True):
+                found[place] = logprob
+        return found
+
     def _run_on_device(self, tokens: int) -> int:
         """Several tokens of every row, where all are read to their last token; how many, or 0."""
         rows = self._rows
@@ -125,7 +158,7 @@ class EngineLM(LocalLM):
     def _turn(self) -> int:
         """One forward pass: a token for every row whose session is read to its end, as many rows as fit; 1."""
         aboard = self._board()
-        batch = _flat(aboard)
+        batch = _flat([row.session for row, _ in aboard], [tokens for _, tokens in aboard])
         logits = self.dense.forward(batch, self.backend)
         complete = []
         for row, tokens in aboard:
@@ -209,11 +242,10 @@ def _next_draws(rng: random.Random, count: int) -> list[float]:
     return draws
 
 
-def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
-    sessions = [row.session for row, _ in aboard]
-    widths = [tokens for _, tokens in aboard]
+def _flat(sessions: list[TokenSession], widths: list[int]) -> FlatBatch:
+    """The next tokens of each session, as many as its width; wanted is what follows one that is read to its end."""
     run = np.cumsum([0, *widths], dtype=np.int32)
-    table = np.zeros((len(aboard), max(len(session.cache.pages) for session in sessions)), dtype=np.int32)
+    table = np.zeros((len(sessions), max(len(session.cache.pages) for session in sessions)), dtype=np.int32)
     ids: list[int] = []
     for line, session, width in zip(table, sessions, widths, strict=True):
         line[: len(session.cache.pages)] = session.cache.pages
@@ -222,7 +254,7 @@ def _flat(aboard: list[tuple[Decoding, int]]) -> FlatBatch:
     whole = [s.cached + width == len(s.ids) for s, width in zip(sessions, widths, strict=True)]
     return FlatBatch(
         ids=np.array(ids, dtype=np.int32),
-        row=np.repeat(np.arange(len(aboard), dtype=np.int32), widths),
+        row=np.repeat(np.arange(len(sessions), dtype=np.int32), widths),
         position=(np.arange(len(ids)) + starts).astype(np.int32),
         run=run,
         table=table,

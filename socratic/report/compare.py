@@ -25,7 +25,7 @@ from socratic.evaluate import (
     group_scores,
     majority_correct,
     measure,
-    solved_content,
+    stated_content,
 )
 from socratic.report import visible
 from socratic.report.tables import interval, new_table, p_value, percent, points, text
@@ -225,7 +225,7 @@ def shared_ids(runs: Sequence[Run], common: bool) -> dict[str, None]:
                 f"{first.path} and {run.path} are over different problems ({len(differing)} differ, the first "
                 f"{differing[0]!r}); compare what they share with --common"
             )
-    contents = [{p.id: solved_content(p) for p in run.problems} for run in runs]
+    contents = [{p.id: stated_content(p) for p in run.problems} for run in runs]
     ids = {id: None for id, content in contents[0].items() if all(other.get(id) == content for other in contents[1:])}
     if not ids:
         raise UserError(f"the {len(runs)} runs share no problem; compare runs over the same data set and split")

@@ -224,7 +224,7 @@ def _wrong_kind(score: Score, trace: Trace, chain: Chain | None) -> str:
         return "no answer"
     if any(disagreements(step.answer) for step in trace.steps):
         return "wrong arithmetic"
-    if chain is None or trace.solver == "answer":
+    if chain is None or trace.solver in ("answer", "likelihood"):
         return "other"
     lines = (1 if step.question else len(step.answer.split("\n")) for step in trace.steps)
     more = sum(lines) - len(chain.steps)

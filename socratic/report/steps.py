@@ -23,7 +23,7 @@ from socratic.report.tables import new_table, percent, text
 from socratic.types import Chain, Problem, Step, Trace
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
-_NOT_ASKING = ("cot", "answer", "zero-shot-cot", "few-shot-cot")
+_NOT_ASKING = ("cot", "answer", "zero-shot-cot", "few-shot-cot", "likelihood")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from socratic import store
 from socratic.config import nearest
 from socratic.tasks.base import SPLITS, Item, carve, checked, gold_chain
 from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
-from socratic.types import AnswerType, Chain, Problem, Step, UserError
+from socratic.types import FORMED, AnswerType, Chain, Problem, Step, UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
@@ -167,10 +167,10 @@ def _stated_chains(path: Path, rows: list[Row], split: str) -> list[Item]:
             answer_type=chain.answer_type,
             choices=_choices(row, chain.metadata.get("choices")),
             context=_context(row, chain.metadata.get("context")),
-            metadata={key: chain.metadata[key] for key in ("made_from",) if key in chain.metadata},
+            metadata={key: chain.metadata[key] for key in ("made_from", *FORMED) if key in chain.metadata},
         )
-        where, known = first.setdefault(problem.id, (row.where, checked(problem, row.where)))
-        if known != problem:
+        where, known = first.setdefault(problem.id, (row.where, checked(problem, row.where).stated))
+        if known != problem.stated:
             raise UserError(f"{row.where}: the problem {problem.id!r} reads otherwise at {where}; make ids unique")
         items.append((problem, chain))
     return items
