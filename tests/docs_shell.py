@@ -145,17 +145,11 @@ def write_data(folder: Path) -> None:
         for a in numbers
     ]
     (folder / "commonsenseqa").mkdir()
-    offered = [
-        {"label": label, "text": text}
-        for label, text in zip("ABCDE", ("ink", "milk", "sand", "wool", "tea"), strict=True)
-    ]
-    asked = [
-        {"answerKey": "A", "id": str(a), "question": {"stem": f"What do {a} pens need?", "choices": offered}}
-        for a in numbers
-    ]
-    for part in ("train", "dev"):
-        rows_of_part = "".join(json.dumps(row) + "\n" for row in asked)
-        (folder / "commonsenseqa" / f"{part}_rand_split.jsonl").write_text(rows_of_part)
+    words = ("ink", "milk", "sand", "wool", "tea")
+    offered = [{"label": label, "text": word} for label, word in zip("ABCDE", words, strict=True)]
+    general = {"answerKey": "A", "id": "pens", "question": {"stem": "What do pens need?", "choices": offered}}
+    for name in ("train", "dev"):
+        (folder / "commonsenseqa" / f"{name}_rand_split.jsonl").write_text(json.dumps(general) + "\n")
     (folder / "svamp" / "SVAMP.json").write_text(json.dumps(records))
     split = {"train": list(range(6)), "test": [6, 7]}
     (folder / "splits" / "svamp__default.json").write_text(json.dumps(split))

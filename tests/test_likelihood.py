@@ -21,7 +21,7 @@ from socratic.solving import SolveSettings, Solving
 from socratic.store import shipped
 from socratic.tasks import load_problems
 from socratic.tokens import Codec
-from socratic.types import Problem, UserError
+from socratic.types import Problem, Role, UserError
 
 __all__ = ["cli"]
 
@@ -108,11 +108,12 @@ def test_an_engine_short_of_pages_takes_turns() -> None:
 
 def test_any_role_is_measured_and_nothing_is_written() -> None:
     lm = Told({"yes": -1.0, "no": -2.0})
-    for role in ("qg", "cot", "verifier", None):
-        lm.role = role  # type: ignore[assignment]
+    roles: tuple[Role | None, ...] = ("qg", "cot", "verifier", None)
+    for role in roles:
+        lm.role = role
         [trace] = solved([YES], "likelihood", lm=lm, calculator=True)
         assert (trace.answer, trace.calculator) == ("yes", False)
-    solving = Solving(SolveSettings(solver="likelihood"), lm=lm)
+    solving = Solving(SolveSettings.parse({"solver": "likelihood"}), lm=lm)
     with pytest.raises(UserError, match="chooses an answer and writes none"):
         list(solving.stream(YES))
     assert solving.record()["prompt"] == "Question: …\nAnswer:"
@@ -123,7 +124,7 @@ def test_models_that_do_not_say_are_refused() -> None:
     plain = ScriptedLM(Codec(byte_tokenizer("qwen2")), lambda transcript, kind: "", "endpoint")
     for lm in (Seq2SeqLM(t5_model(codec.tokenizer), codec, "t5"), plain):
         with pytest.raises(UserError, match=f"{lm.name} does not say how likely a given text is; give a decoder"):
-            Solving(SolveSettings(solver="likelihood"), lm=lm)
+            Solving(SolveSettings.parse({"solver": "likelihood"}), lm=lm)
 
 
 def test_a_run_is_scored_continued_and_compared(cli: Cli, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
@@ -254,7 +255,8 @@ def summed_logprobs(logits: torch.Tensor, texts: Sequence[Sequence[int]]) -> lis
 
     tokens = torch.tensor([token for text in texts for token in text], device=logits.device)
     likely = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    return [part.sum().item() for part in likely.split([len(text) for text in texts])]
+    parts = likely.tensor_split(list(accumulate(map(len, texts)))[:-1])
+    return [part.sum().item() for part in parts]
 
 
 def sample(logits: torch.Tensor, heat: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
