@@ -48,6 +48,16 @@ class Plan:
     selection: tuple[SelectStage, ...]
     overlaps: Mapping[str, Overlaps]
 
+    @property
+    def unused(self) -> list[str]:
+        """The sets and samplings of the recipe that nothing needs, so that they are not made."""
+        made = {
+            (stage.link.parent.name, stage.arm if isinstance(stage, EvaluateStage) else stage.link.name)
+            for stage in self.stages
+        }
+        named = {"sets": self.recipe.sets, "samplings": self.recipe.samplings}
+        return [f"{kind}.{name}" for kind, names in named.items() for name in names if (kind, name) not in made]
+
     def runs(self, split: str, calculator: bool) -> list[Path]:
         """The run folders of one table, arm by arm."""
         stages: list[EvaluateStage | SelectStage] = [*self.evaluation, *self.selection]

@@ -53,6 +53,7 @@ def test_runs_over_a_fold_become_chains(cli: Cli, say: Callable[[Script], None],
     assert refused.code == 2
     assert "--trained-on allow" in refused.err
     assert not Path("own.jsonl").exists()
+    assert "run, run has a run twice" in cli("harvest", "run", "./run", "--out", "own.jsonl").err
     found = cli("harvest", "run", "--out", "own.jsonl", "--trained-on", "allow", "--json").json
     kept = len(problems) - 1
     assert (found["kept"], found["duplicate"], found["wrong_answer"], found["traces"]) == (kept, kept, 2, 2 * kept + 2)

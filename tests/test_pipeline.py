@@ -115,6 +115,14 @@ def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     assert "train base, seed 0" not in again
 
 
+def test_what_nothing_needs_is_named_and_not_made(tmp_path: Path) -> None:
+    sets = {name: {"make": "augment", "kinds": ["bare"], "limit": 16} for name in ("more", "idle")}
+    samplings = {"alone": {"solver": "cot", "lm": "cot", "limit": 1}}
+    plan = plan_of(tmp_path, data=FEW, splits=["test"], sets=sets, samplings=samplings, **MORE)
+    assert plan.unused == ["sets.idle", "samplings.alone"]
+    assert not any("idle" in stage.name or "alone" in stage.name for stage in plan.stages)
+
+
 def test_rounds_repeat_what_has_them_in_its_name(tmp_path: Path) -> None:
     students = {
         **RECIPE["students"],

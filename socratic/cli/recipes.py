@@ -37,6 +37,8 @@ def run(
         return
     for split, overlaps in plan.overlaps.items():
         err.print(f"{split}: {overlaps.sentence()}", soft_wrap=True)
+    for name in plan.unused:
+        err.print(f"{visible(name)} is not made, since nothing needs it", soft_wrap=True)
     if dry_run:
         table = columns_table("stage", "", "folder")
         for stage in plan.stages:

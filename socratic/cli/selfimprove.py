@@ -54,6 +54,8 @@ def harvest(
     if by == "answer" and history == "predicted":
         raise UserError("--history predicted keeps steps that come to gold's values; leave --by answer out")
     check_out(out_file)
+    if len({path.resolve() for path in run}) < len(run):
+        raise UserError(f"{', '.join(map(str, run))} has a run twice, whose traces would count double; name each once")
     if within := [path for path in run if path.resolve() in out_file.resolve().parents]:
         raise UserError(f"{out_file} is inside the run {within[0]}, which is to be read; choose another place to write")
     runs = [load_run(path) for path in run]
