@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from socratic import pipeline, stages
+from socratic import pipeline, prompts, stages
 from socratic.evaluate import load_run
 from socratic.formats import mixed
+from socratic.lm import endpoint
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
 from socratic.stages import SetStage, TrainStage
@@ -86,6 +88,32 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
     assert to_do(plan_of(tmp_path, **{"students.base.learning_rate": 1e-4})) == below_base
     assert len(to_do(plan_of(tmp_path, seeds=[0, 1]))) == 5
     assert to_do(plan_of(tmp_path, limit=2)) == ["cot on longer, seed 0", "pair on longer, seed 0"]
+
+
+def test_a_prompt_that_changes_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {
+        "cot": RECIPE["arms"]["cot"],
+        "prompted": {"solver": "few-shot-cot", "lm": "owner/name"},
+        "endpoint": {"solver": "socratic", "qg": "openai:m", "qa": "openai:m"},
+    }
+
+    def keys() -> dict[str, str]:
+        prompts.prompt_format.cache_clear()
+        few = {"data": FEW, "splits": ["test"], "calculator": [False]}
+        plan = plan_of(tmp_path, students={"cot": RECIPE["students"]["cot"]}, arms=arms, **few)
+        return {stage.arm: stage.key for stage in plan.evaluation}
+
+    before, own = keys(), tmp_path / "prompts"
+    shutil.copytree(prompts.PROMPTS_DIR, own)
+    with monkeypatch.context() as patched:
+        for module in (prompts, endpoint):
+            patched.setattr(module, "PROMPTS_DIR", own)
+        assert keys() == before
+        (own / "roles" / "question.txt").write_text("Ask.")
+        assert [arm for arm, key in keys().items() if key != before[arm]] == ["endpoint"]
+        (own / "generic" / "examples.jsonl").write_text("")
+        assert [arm for arm, key in keys().items() if key != before[arm]] == ["prompted", "endpoint"]
+    assert keys() == before
 
 
 def test_a_twin_differs_in_its_seed_alone(tmp_path: Path) -> None:
