@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -150,9 +150,10 @@ class DrawSettings(Settings):
 
 
 def _draw(making: Making, settings: DrawSettings) -> list[Chain]:
-    parts = [load_set(source, "train", making.data_dir)[: making.limit] for source in making.sources]
+    sets = [replace(making, sources=[source]) for source in making.sources]
+    parts = [made.chains("train") for made in sets]
     places = random.Random(settings.seed).sample(range(len(parts[0])), min(map(len, parts)))
-    return [*(parts[0][place] for place in sorted(places)), *load_set(making.sources[0], "dev", making.data_dir)]
+    return [*(parts[0][place] for place in sorted(places)), *sets[0].chains("dev")]
 
 
 class HarvestSettings(Settings):

@@ -28,6 +28,7 @@ from socratic.pipeline import make_plan
 from socratic.recipe import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
+from socratic.tasks.base import in_dev
 from socratic.teacher import faults
 from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec
@@ -251,11 +252,13 @@ def test_as_many_chains_are_drawn_as_the_smallest_set_has(tmp_path: Path) -> Non
         "many": {"make": "draw", "of": ["gold", few]},
         "again": {"make": "draw", "of": ["gold", few], "seed": 1},
         "few": {"make": "draw", "of": [few, "gold"]},
+        "limited": {"make": "draw", "of": ["gold", few], "limit": 1},
     }
     stages = planned(tmp_path, sets, rows)
     made(stages)
     drawn = {stage.link.name: load_set(str(stage.folder / CHAINS), "train", None) for stage in stages}
-    assert [len(chains) for chains in drawn.values()] == [2, 2, 2]
+    assert [len(chains) for chains in drawn.values()] == [2, 2, 2, 1]
     assert {chain.problem_id for chain in drawn["many"]} != {chain.problem_id for chain in drawn["again"]}
     assert {chain.problem_id for chain in drawn["few"]} == {"p"}
-    assert load_set(str(stages[0].folder / CHAINS), "dev", None), "dev is as it was"
+    dev = [len(load_set(str(stage.folder / CHAINS), "dev", None)) for stage in (stages[0], stages[-1])]
+    assert dev == [sum(in_dev(row["question"]) for row in rows), 1], "dev is as it was, but for a limit"
