@@ -284,7 +284,9 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     if is_local and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, and {teacher} runs here; leave it out")
     name, _, url = (teacher, "", "") if is_local else teacher.removeprefix(ENDPOINT).partition("@")
-    bought = hash_json([teacher, settings.style, prompt and prompt.texts])[:8]
+    lm = load_lm(teacher) if is_local else None
+    whose = (lm and lm.fingerprint) or teacher  # a folder's weights may change, and its replies with them
+    bought = hash_json([whose, settings.style, prompt and prompt.texts])[:8]
     written = making.folder / "written.jsonl"
     done = annotate_with_bar(
         "written",
@@ -293,7 +295,7 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
         prompt,
         written,
         AskSettings.parse({"base_url": url or None, "resume": "always"}),
-        lm=load_lm(teacher) if is_local else None,
+        lm=lm,
         replies=making.folder.with_name(f"replies.{bought}"),
         console=making.console,
     )

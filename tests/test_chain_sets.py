@@ -222,13 +222,25 @@ def test_a_teacher_may_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         a, b = sums[-1]
         return f"Q: What is it?\nA: {a}+{b}=<<{a}+{b}={int(a) + int(b)}>>{int(a) + int(b)}\n#### {int(a) + int(b)}"
 
-    monkeypatch.setattr(chain_sets, "load_lm", lambda model: ScriptedLM(Codec(tokenizer), add))
-    sets: Sets = {"written": {"make": "teach", "student": "owner/name"}, "kept": {"make": "curate", "of": ["written"]}}
+    model = tmp_path / "model"
+
+    def load(name: str) -> ScriptedLM:
+        lm = ScriptedLM(Codec(tokenizer), add)
+        lm.fingerprint = (model / "weights").read_text()
+        return lm
+
+    monkeypatch.setattr(chain_sets, "load_lm", load)
+    write_jsonl(model / "weights", [1])
+    teacher = {"make": "teach", "student": str(model)}
+    sets: Sets = {"written": teacher, "kept": {"make": "curate", "of": ["written"]}}
     chains = made(planned(tmp_path, sets))
     assert len(chains["written"]) == len(chains["kept"]) == 30
-    assert {chain.source for chain in chains["kept"]} == {"teacher:owner/name"}
-    [stage, *_] = planned(tmp_path, {"written": {**sets["written"], "extra": {"top_p": 0.5}}})
-    with pytest.raises(UserError, match="is for an endpoint, and owner/name runs here"):
+    assert {chain.source for chain in chains["kept"]} == {f"teacher:{model}"}
+    write_jsonl(model / "weights", [2])
+    made(planned(tmp_path, sets))
+    assert len([*tmp_path.glob("out/sets/replies.*")]) == 2, "other weights, other replies"
+    [stage, *_] = planned(tmp_path, {"written": {**teacher, "extra": {"top_p": 0.5}}})
+    with pytest.raises(UserError, match=r"is for an endpoint, and .*model runs here"):
         made([stage])
 
 
