@@ -75,8 +75,8 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
     trained = [chain.problem() for source in dict.fromkeys(planner.read) for chain in planner.chains(source, "train")]
-    if any(set_of(recipe, name)[0].make == "teach" for name in recipe.sets):
-        trained += planner.problems("train", None, None)
+    if any(isinstance(stage, SetStage) and stage.maker.of != "chains" for stage in planner.made.values()):
+        trained += planner.problems("train", None, None)  # of which no gold chain need be read
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
     return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)

@@ -143,6 +143,21 @@ def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     assert "train base, seed 0" not in again
 
 
+def test_problems_that_students_sampled_count_as_trained_on(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "Ann has 2 pens and gets 3 more. How many has she?", "answer": "5"}\n')
+    plan = plan_of(
+        tmp_path,
+        data=str(own),
+        splits=["test"],
+        samplings={"samples": {"solver": "few-shot-cot", "lm": "owner/name"}},
+        sets={"kept": {"make": "harvest", "of": ["samples"]}},
+        students={"cot": {**RECIPE["students"]["cot"], "chains": ["kept"]}},
+        arms={"cot": RECIPE["arms"]["cot"]},
+    )
+    assert plan.overlaps["test"].found, "though the data have no chains to learn from"
+
+
 def test_what_nothing_needs_is_named_and_not_made(tmp_path: Path) -> None:
     sets = {name: {"make": "augment", "kinds": ["bare"], "limit": 16} for name in ("more", "idle")}
     samplings = {"alone": {"solver": "cot", "lm": "cot", "limit": 1}}
