@@ -311,6 +311,10 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"selections": {"s": {"of": ["cot"], "by": "weighted", "verifier": "qg"}}}, "qg is trained as 'qg', not as"),
         ({"sets": {"m": {"make": "reward"}}}, "sets.m: make=reward needs a student; name one"),
         ({"sets": {"m": {"make": "harvest"}}}, "sets.m.of names 'gold'"),
+        (
+            {"samplings": {"s": {"solver": "cot", "lm": "cot"}}, "sets": {"m": {"make": "harvest", "of": ["s", "s"]}}},
+            "sets.m.of=.* has a sampling twice, .*; name each once",
+        ),
         ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),
@@ -334,6 +338,11 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
             "no arm runs on 'test'",
         ),
         ({"arms.pair.form": "zero-shot-cot"}, "arms.pair: form=zero-shot-cot is for the solvers cot and answer"),
+        ({"arms.cot.shots": 2}, "arms.cot: shots=2 is for a form with problems in context; leave it out"),
+        (
+            {"students.cot.format": "fine-tune-cot", "arms.cot.form": "zero-shot-answer"},
+            "arms.cot: form=zero-shot-answer is not for cot, which learns format=fine-tune-cot",
+        ),
         ({"splits": ["a/x.csv:test", "b/x.csv:test"]}, "each may stand in it once"),
         (
             {
