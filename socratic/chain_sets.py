@@ -24,7 +24,7 @@ from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
 from socratic.origin import schooling
 from socratic.progress import annotate_with_bar, evaluate_with_bar
-from socratic.prompts import PROMPTS_DIR, TeacherPrompt, load_prompt
+from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
 from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
 from socratic.store import hash_json, read_records, write_json
@@ -253,8 +253,7 @@ def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
 
 
 def _soften_reads(settings: SoftenSettings, *_: object) -> list[Any]:
-    names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
-    return [load_prompt(settings.style, name).texts for name in names]
+    return [load_prompt(settings.style, name).texts for name in prompted_data()]
 
 
 class TeachSetSettings(ReplySettings):
