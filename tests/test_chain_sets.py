@@ -236,13 +236,13 @@ def test_a_teacher_may_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return lm
 
     monkeypatch.setattr(chain_sets, "load_lm", load)
-    write_jsonl(model / "weights", [1])
+    write_jsonl(model / "weights", [{"version": 1}])
     teacher = {"make": "teach", "student": str(model)}
     sets: Sets = {"written": teacher, "kept": {"make": "curate", "of": ["written"]}}
     chains = made(planned(tmp_path, sets))
     assert len(chains["written"]) == len(chains["kept"]) == 30
     assert {chain.source for chain in chains["kept"]} == {f"teacher:{model}"}
-    write_jsonl(model / "weights", [2])
+    write_jsonl(model / "weights", [{"version": 2}])
     made(planned(tmp_path, sets))
     assert len([*tmp_path.glob("out/sets/replies.*")]) == 2, "other weights, other replies"
     [stage, *_] = planned(tmp_path, {"written": {**teacher, "extra": {"top_p": 0.5}}})
