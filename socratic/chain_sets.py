@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
 from socratic.origin import schooling
 from socratic.progress import annotate_with_bar, evaluate_with_bar
-from socratic.prompts import PROMPTS_DIR, TeacherPrompt, load_prompt
+from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
 from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
 from socratic.store import hash_json, read_records, write_json
@@ -150,9 +150,10 @@ class DrawSettings(Settings):
 
 
 def _draw(making: Making, settings: DrawSettings) -> list[Chain]:
-    parts = [load_set(source, "train", making.data_dir)[: making.limit] for source in making.sources]
+    sets = [replace(making, sources=[source]) for source in making.sources]
+    parts = [made.chains("train") for made in sets]
     places = random.Random(settings.seed).sample(range(len(parts[0])), min(map(len, parts)))
-    return [*(parts[0][place] for place in sorted(places)), *load_set(making.sources[0], "dev", making.data_dir)]
+    return [*(parts[0][place] for place in sorted(places)), *sets[0].chains("dev")]
 
 
 class HarvestSettings(Settings):
@@ -252,8 +253,7 @@ def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
 
 
 def _soften_reads(settings: SoftenSettings, *_: object) -> list[Any]:
-    names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
-    return [load_prompt(settings.style, name).texts for name in names]
+    return [load_prompt(settings.style, name).texts for name in prompted_data()]
 
 
 class TeachSetSettings(ReplySettings):
@@ -283,7 +283,9 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     if is_local and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, and {teacher} runs here; leave it out")
     name, _, url = (teacher, "", "") if is_local else teacher.removeprefix(ENDPOINT).partition("@")
-    bought = hash_json([teacher, settings.style, prompt and prompt.texts])[:8]
+    lm = load_lm(teacher) if is_local else None
+    whose = (lm and lm.fingerprint) or teacher  # a folder's weights may change, and its replies with them
+    bought = hash_json([whose, settings.style, prompt and prompt.texts])[:8]
     written = making.folder / "written.jsonl"
     done = annotate_with_bar(
         "written",
@@ -292,7 +294,7 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
         prompt,
         written,
         AskSettings.parse({"base_url": url or None, "resume": "always"}),
-        lm=load_lm(teacher) if is_local else None,
+        lm=lm,
         replies=making.folder.with_name(f"replies.{bought}"),
         console=making.console,
     )

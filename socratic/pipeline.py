@@ -21,13 +21,14 @@ from socratic.formats import formed
 from socratic.guidance import with_plans
 from socratic.likelihood import offered
 from socratic.lm.base import LM
-from socratic.lm.load import hush_transformers, load_lm
+from socratic.lm.endpoint import role_instructions
+from socratic.lm.load import ENDPOINT, hush_transformers, load_lm
 from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.recipe import GOLD, Recipe, SolverSpec, arm_of, folds_of, place_of, sampling_of, set_of, student_of
 from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
-from socratic.solving import SolveSettings
+from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
@@ -74,8 +75,8 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
     trained = [chain.problem() for source in dict.fromkeys(planner.read) for chain in planner.chains(source, "train")]
-    if any(set_of(recipe, name)[0].make == "teach" for name in recipe.sets):
-        trained += planner.problems("train", None, None)
+    if any(isinstance(stage, SetStage) and stage.maker.of != "chains" for stage in planner.made.values()):
+        trained += planner.problems("train", None, None)  # of which no gold chain need be read
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
     return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)
@@ -255,11 +256,12 @@ class _Planner:
         models = {place: model for place, (model, _, _) in used.items()}
         keys = {place: key for place, (_, key, _) in used.items()}
         asked = store.hash_json([problem.to_json() for problem in problems])
+        prompt = filter(None, [prompt_of(settings.solver)])
         return self._add(
             EvaluateStage(
                 name=what,
                 link=link,
-                key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys]),
+                key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys, *prompt]),
                 needs=tuple(stage for _, _, stage in used.values() if stage),
                 source=self.recipe.source(split),
                 split=split,
@@ -411,7 +413,12 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def _content(model: str) -> str:
-    """What tells one MODEL from another: the hash of a file or of a folder's files, else its name."""
+    """What tells one MODEL from another: the hash of a file or of a folder's files, else its name.
+
+    An endpoint is told as well what to write, which is not in its name.
+    """
+    if model.startswith(ENDPOINT):
+        return store.hash_json([model, role_instructions()])
     path = Path(model)
     if path.is_file():
         return store.hash_file(path)

@@ -343,6 +343,11 @@ def load_prompt(style: Style, dataset: str, folder: Path | None = None) -> Teach
     )
 
 
+def prompted_data() -> list[str]:
+    """The data sets that have worked examples of their own, and `generic`, whose are for the others."""
+    return sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
+
+
 @lru_cache
 def prompt_format(solver: Prompting, dataset: str) -> Format:
     """How a model that was not trained for it is asked: zero-shot, or with the worked examples that a teacher gets.
@@ -366,8 +371,7 @@ def prompt_format(solver: Prompting, dataset: str) -> Format:
 
 def prompt_hash(solver: Prompting) -> str:
     """Of all texts that `prompt_format` may put around a problem."""
-    names = sorted(path.parent.name for path in PROMPTS_DIR.glob("*/examples.jsonl"))
-    formats = [prompt_format(solver, name) for name in names]
+    formats = [prompt_format(solver, name) for name in prompted_data()]
     return hash_json([(made.opening, made.before, made.after, dict(made.markers)) for made in formats])[:16]
 
 

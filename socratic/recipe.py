@@ -312,6 +312,10 @@ def _check(recipe: Recipe) -> None:
         made, _ = set_of(recipe, name)
         maker = MAKERS[made.make]
         _check_known(f"sets.{name}.of", made.of, list(recipe.samplings) if maker.of == "runs" else sets)
+        if maker.of == "runs" and len(set(made.of)) < len(made.of):
+            raise UserError(
+                f"sets.{name}.of={made.of} has a sampling twice, whose traces would count double; name each once"
+            )
         _check_model(recipe, f"sets.{name}.student", made.student)
         if (made.student is not None) != maker.asks:
             needs = "needs a student" if maker.asks else "asks no student"
@@ -331,6 +335,12 @@ def _check(recipe: Recipe) -> None:
         _check_folds(f"arms.{name}", None, arm.models.values(), specs)
         if arm.form and solving.solver not in ("cot", "answer"):
             raise UserError(f"arms.{name}: form={arm.form} is for the solvers cot and answer; leave it out")
+        if "shots" in arm.model_fields_set and not (arm.form or "").startswith("in-context"):
+            raise UserError(f"arms.{name}: shots={arm.shots} is for a form with problems in context; leave it out")
+        if arm.lm in specs and arm.form and arm.form.endswith("answer") and solving.solver == "cot":
+            learned = student_of(recipe, arm.lm, 0)[1].format
+            if learned != "transcript":
+                raise UserError(f"arms.{name}: form={arm.form} is not for {arm.lm}, which learns format={learned}")
         for split in arm.on or ():
             if split not in recipe.splits:
                 meant = nearest(split, recipe.splits)

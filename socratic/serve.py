@@ -175,9 +175,14 @@ class _Refusal(Exception):
 
 
 class Service:
-    """The web side: ``app`` answers with what `Students` say. ``name`` is the model's id."""
+    """The web side: ``app`` answers with what `Students` say. ``name`` is the model's id.
+
+    Raises `UserError` for a solver that writes nothing.
+    """
 
     def __init__(self, solving: Solving, batch_size: int = 64, api_key: str | None = None) -> None:
+        if solving.settings.solver == "likelihood":
+            raise UserError("solver 'likelihood' chooses an answer and writes none; serve another")
         self.solving, self.api_key = solving, api_key
         self.name = f"socratic-{solving.name}"
         self.started = int(time.time())

@@ -172,10 +172,8 @@ class Solving:
             "transcript": TRANSCRIPT_VERSION,
         }
         given: dict[str, Any] = {"intervention": self.intervention.record()} if self.intervention else {}
-        if (solver := _prompting(self.settings.solver)) is not None:
-            given["prompt"] = prompt_hash(solver)
-        if self._chooses:
-            given["prompt"] = f"{PLAIN.before}…{PLAIN.after}"
+        if (prompt := prompt_of(self.settings.solver)) is not None:
+            given["prompt"] = prompt
         return {**self.settings.model_dump(), **resolved, **given, "models": models}
 
     def run(self, jobs: Iterable[tuple[Problem, int]], batch_size: int = 64) -> Iterator[Trace]:
@@ -409,6 +407,14 @@ def check_role(solver: Solver, place: str, name: str, role: str | None) -> None:
 def _prompting(solver: Solver) -> Prompting | None:
     """``solver`` where it only prompts."""
     return next((known for known in get_args(Prompting) if known == solver), None)
+
+
+def prompt_of(solver: Solver) -> str | None:
+    """What ``solver`` puts around a problem, or its hash, where that is not what a student learned to read."""
+    if solver == "likelihood":
+        return f"{PLAIN.before}…{PLAIN.after}"
+    known = _prompting(solver)
+    return None if known is None else prompt_hash(known)
 
 
 def solve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import signal
 import sqlite3
 from collections import Counter
@@ -21,13 +22,14 @@ from test_curate import GOOD, with_step
 from test_local import TEMPLATE
 from tiny import byte_tokenizer
 
-from socratic import chain_sets
+from socratic import chain_sets, prompts
 from socratic.chain_sets import CHAINS, load_set
 from socratic.lm.scripted import ScriptedLM
 from socratic.pipeline import make_plan
 from socratic.recipe import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
+from socratic.tasks.base import in_dev
 from socratic.teacher import faults
 from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec
@@ -153,11 +155,12 @@ def test_a_teacher_that_writes_nothing_leaves_the_set_to_do(
 def test_sets_of_one_teacher_share_its_replies(tmp_path: Path, server: Server) -> None:
     made(planned(tmp_path, {"written": TEACHER}))
     before = billed(server)
-    sets: Sets = {"twice": {**TEACHER, "samples": 2, "seed": None}, "hinted": {**TEACHER, "hint_failed": True}}
-    assert len(made(planned(tmp_path, {"hinted": sets["hinted"]}))["hinted"]) == 30
+    hinted = {**TEACHER, "hint_failed": True}
+    assert len(made(planned(tmp_path, {"hinted": hinted}))["hinted"]) == 30
     assert billed(server) == before, "no first try would be rejected"
-    made(planned(tmp_path, sets))
-    assert billed(server).total() > before.total()
+    [chains] = made(planned(tmp_path, {"twice": {**TEACHER, "samples": 2}})).values()
+    assert set(billed(server).values()) == {1}
+    assert billed(server).total() - before.total() == len(chains) - 30, "the first samples are there"
 
 
 def test_whatever_decides_the_chains_makes_a_new_stage(tmp_path: Path) -> None:
@@ -189,7 +192,11 @@ def test_the_prompts_of_soften_make_a_new_stage(tmp_path: Path, monkeypatch: pyt
     sets = {"soft": {"make": "soften", "student": "owner/name"}}
     before = planned(tmp_path, sets, rows)[0].key
     assert planned(tmp_path, sets, rows)[0].key == before
-    monkeypatch.setattr(chain_sets, "PROMPTS_DIR", tmp_path)
+    own = tmp_path / "prompts"
+    shutil.copytree(prompts.PROMPTS_DIR, own)
+    monkeypatch.setattr(prompts, "PROMPTS_DIR", own)
+    assert planned(tmp_path, sets, rows)[0].key == before
+    (own / "generic" / "examples.jsonl").write_text("")
     assert planned(tmp_path, sets, rows)[0].key != before
 
 
@@ -221,13 +228,25 @@ def test_a_teacher_may_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         a, b = sums[-1]
         return f"Q: What is it?\nA: {a}+{b}=<<{a}+{b}={int(a) + int(b)}>>{int(a) + int(b)}\n#### {int(a) + int(b)}"
 
-    monkeypatch.setattr(chain_sets, "load_lm", lambda model: ScriptedLM(Codec(tokenizer), add))
-    sets: Sets = {"written": {"make": "teach", "student": "owner/name"}, "kept": {"make": "curate", "of": ["written"]}}
+    model = tmp_path / "model"
+
+    def load(name: str) -> ScriptedLM:
+        lm = ScriptedLM(Codec(tokenizer), add)
+        lm.fingerprint = (model / "weights").read_text()
+        return lm
+
+    monkeypatch.setattr(chain_sets, "load_lm", load)
+    write_jsonl(model / "weights", [{"version": 1}])
+    teacher = {"make": "teach", "student": str(model)}
+    sets: Sets = {"written": teacher, "kept": {"make": "curate", "of": ["written"]}}
     chains = made(planned(tmp_path, sets))
     assert len(chains["written"]) == len(chains["kept"]) == 30
-    assert {chain.source for chain in chains["kept"]} == {"teacher:owner/name"}
-    [stage, *_] = planned(tmp_path, {"written": {**sets["written"], "extra": {"top_p": 0.5}}})
-    with pytest.raises(UserError, match="is for an endpoint, and owner/name runs here"):
+    assert {chain.source for chain in chains["kept"]} == {f"teacher:{model}"}
+    write_jsonl(model / "weights", [{"version": 2}])
+    made(planned(tmp_path, sets))
+    assert len([*tmp_path.glob("out/sets/replies.*")]) == 2, "other weights, other replies"
+    [stage, *_] = planned(tmp_path, {"written": {**teacher, "extra": {"top_p": 0.5}}})
+    with pytest.raises(UserError, match=r"is for an endpoint, and .*model runs here"):
         made([stage])
 
 
@@ -251,11 +270,13 @@ def test_as_many_chains_are_drawn_as_the_smallest_set_has(tmp_path: Path) -> Non
         "many": {"make": "draw", "of": ["gold", few]},
         "again": {"make": "draw", "of": ["gold", few], "seed": 1},
         "few": {"make": "draw", "of": [few, "gold"]},
+        "limited": {"make": "draw", "of": ["gold", few], "limit": 1},
     }
     stages = planned(tmp_path, sets, rows)
     made(stages)
     drawn = {stage.link.name: load_set(str(stage.folder / CHAINS), "train", None) for stage in stages}
-    assert [len(chains) for chains in drawn.values()] == [2, 2, 2]
+    assert [len(chains) for chains in drawn.values()] == [2, 2, 2, 1]
     assert {chain.problem_id for chain in drawn["many"]} != {chain.problem_id for chain in drawn["again"]}
     assert {chain.problem_id for chain in drawn["few"]} == {"p"}
-    assert load_set(str(stages[0].folder / CHAINS), "dev", None), "dev is as it was"
+    dev = [len(load_set(str(stage.folder / CHAINS), "dev", None)) for stage in (stages[0], stages[-1])]
+    assert dev == [sum(in_dev(row["question"]) for row in rows), 1], "dev is as it was, but for a limit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from socratic import pipeline, stages
+from socratic import pipeline, prompts, stages
 from socratic.evaluate import load_run
 from socratic.formats import mixed
+from socratic.lm import endpoint
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe import PLACES, read_recipe
 from socratic.stages import SetStage, TrainStage
@@ -88,6 +90,32 @@ def test_a_recipe_is_run_once_and_then_only_what_changed(tmp_path: Path, monkeyp
     assert to_do(plan_of(tmp_path, limit=2)) == ["cot on longer, seed 0", "pair on longer, seed 0"]
 
 
+def test_a_prompt_that_changes_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {
+        "cot": RECIPE["arms"]["cot"],
+        "prompted": {"solver": "few-shot-cot", "lm": "owner/name"},
+        "endpoint": {"solver": "socratic", "qg": "openai:m", "qa": "openai:m"},
+    }
+
+    def keys() -> dict[str, str]:
+        prompts.prompt_format.cache_clear()
+        few = {"data": FEW, "splits": ["test"], "calculator": [False]}
+        plan = plan_of(tmp_path, students={"cot": RECIPE["students"]["cot"]}, arms=arms, **few)
+        return {stage.arm: stage.key for stage in plan.evaluation}
+
+    before, own = keys(), tmp_path / "prompts"
+    shutil.copytree(prompts.PROMPTS_DIR, own)
+    with monkeypatch.context() as patched:
+        for module in (prompts, endpoint):
+            patched.setattr(module, "PROMPTS_DIR", own)
+        assert keys() == before
+        (own / "roles" / "question.txt").write_text("Ask.")
+        assert [arm for arm, key in keys().items() if key != before[arm]] == ["endpoint"]
+        (own / "generic" / "examples.jsonl").write_text("")
+        assert [arm for arm, key in keys().items() if key != before[arm]] == ["prompted", "endpoint"]
+    assert keys() == before
+
+
 def test_a_twin_differs_in_its_seed_alone(tmp_path: Path) -> None:
     students = {**RECIPE["students"], "cot-twin": {**RECIPE["students"]["cot"], "twin": 1}}
     plan = plan_of(tmp_path, students=students, seeds=[0, 1])
@@ -113,6 +141,21 @@ def test_sets_are_made_before_those_who_learn_from_them(tmp_path: Path) -> None:
     again = to_do(plan_of(tmp_path, data=FEW, splits=["test"], sets=sets, seeds=[0, 1], **MORE))
     assert again[:3] == ["augment bare", "augment more", "train qg, seed 0"]
     assert "train base, seed 0" not in again
+
+
+def test_problems_that_students_sampled_count_as_trained_on(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "Ann has 2 pens and gets 3 more. How many has she?", "answer": "5"}\n')
+    plan = plan_of(
+        tmp_path,
+        data=str(own),
+        splits=["test"],
+        samplings={"samples": {"solver": "few-shot-cot", "lm": "owner/name"}},
+        sets={"kept": {"make": "harvest", "of": ["samples"]}},
+        students={"cot": {**RECIPE["students"]["cot"], "chains": ["kept"]}},
+        arms={"cot": RECIPE["arms"]["cot"]},
+    )
+    assert plan.overlaps["test"].found, "though the data have no chains to learn from"
 
 
 def test_what_nothing_needs_is_named_and_not_made(tmp_path: Path) -> None:
@@ -268,6 +311,10 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"selections": {"s": {"of": ["cot"], "by": "weighted", "verifier": "qg"}}}, "qg is trained as 'qg', not as"),
         ({"sets": {"m": {"make": "reward"}}}, "sets.m: make=reward needs a student; name one"),
         ({"sets": {"m": {"make": "harvest"}}}, "sets.m.of names 'gold'"),
+        (
+            {"samplings": {"s": {"solver": "cot", "lm": "cot"}}, "sets": {"m": {"make": "harvest", "of": ["s", "s"]}}},
+            "sets.m.of=.* has a sampling twice, .*; name each once",
+        ),
         ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),
@@ -291,6 +338,11 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
             "no arm runs on 'test'",
         ),
         ({"arms.pair.form": "zero-shot-cot"}, "arms.pair: form=zero-shot-cot is for the solvers cot and answer"),
+        ({"arms.cot.shots": 2}, "arms.cot: shots=2 is for a form with problems in context; leave it out"),
+        (
+            {"students.cot.format": "fine-tune-cot", "arms.cot.form": "zero-shot-answer"},
+            "arms.cot: form=zero-shot-answer is not for cot, which learns format=fine-tune-cot",
+        ),
         ({"splits": ["a/x.csv:test", "b/x.csv:test"]}, "each may stand in it once"),
         (
             {

@@ -245,6 +245,16 @@ def served(codec: Codec) -> Iterator[openai.OpenAI]:
         yield client
 
 
+def test_a_solver_that_writes_nothing_is_refused_before_anyone_asks() -> None:
+    class Weighing(ScriptedLM):
+        def logprobs(self, texts: list[tuple[str, str]]) -> list[float | None]:
+            return [0.0 for _ in texts]
+
+    lm = Weighing(Codec(byte_tokenizer("qwen2")), lambda transcript, kind: "")
+    with pytest.raises(UserError, match="chooses an answer and writes none; serve another"):
+        Service(Solving(SolveSettings.parse({"solver": "likelihood"}), lm=lm))
+
+
 def test_another_way_and_another_type_are_refused(served: openai.OpenAI) -> None:
     assert post(served, json.dumps(GOOD).encode(), **{"Content-Type": "text/plain"})[0] == 415
     with pytest.raises(openai.NotFoundError, match="chat/nowhere"):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from socratic.cli.runs import gold_chains
-from socratic.cli.shared import AsJson, DataDir, check_out, columns_table, err, out, print_json
+from socratic.cli.shared import AsJson, DataDir, KeptBy, check_out, columns_table, err, out, print_json
 from socratic.report import visible
 from socratic.types import UserError
 
@@ -35,9 +35,7 @@ def harvest(
     trained_on: Annotated[
         Literal["refuse", "allow"], typer.Option(help="Traces on problems that a student was trained on.")
     ] = "refuse",
-    by: Annotated[
-        Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
-    ] = "all",
+    by: KeptBy = "all",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:

@@ -65,6 +65,9 @@ Single = Annotated[
 Samples = Annotated[int, typer.Option(min=1, help="Traces of each problem; several are put to a majority vote.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 Seed = Annotated[int, typer.Option(help="Of sampling.")]
+KeptBy = Annotated[
+    Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Problems under way at once.")]
 Dtype = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device computes in it.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the first GPU if unset.")]

@@ -14,6 +14,7 @@ from socratic.cli.shared import (
     DataDir,
     Device,
     Dtype,
+    KeptBy,
     Limit,
     PushToHub,
     Scheme,
@@ -208,9 +209,7 @@ def curate(
     chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
     kept_file: Annotated[Path | None, typer.Option("--out", help="File of the chains kept.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File of the others, each with its reason.")] = None,
-    by: Annotated[
-        Literal["all", "answer"], typer.Option(help="answer: keep what ends right, whatever the arithmetic before it.")
-    ] = "all",
+    by: KeptBy = "all",
     data_dir: DataDir = None,
     push_to_hub: PushToHub = None,
     as_json: AsJson = False,

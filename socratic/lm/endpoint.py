@@ -20,6 +20,11 @@ _DONE = "DONE"
 _WRITES: tuple[SlotKind, ...] = ("question", "answer", "final")
 
 
+def role_instructions() -> dict[SlotKind, str]:
+    """What an endpoint is told to write into each kind of slot."""
+    return {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in _WRITES}
+
+
 class TextSession:
     """The transcript as pieces of text."""
 
@@ -71,7 +76,7 @@ class EndpointLM(LM):
             ) from None
         self.name = model
         self._queue: list[Request] = []
-        self._instructions = {kind: (PROMPTS_DIR / "roles" / f"{kind}.txt").read_text("utf-8") for kind in _WRITES}
+        self._instructions = role_instructions()
         self.fingerprint = hash_json([model, str(self._client.base_url), self._instructions])
 
     def session(self) -> TextSession:

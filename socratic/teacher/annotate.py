@@ -84,11 +84,11 @@ def annotate(
 ) -> Annotation:
     """Ask for every job that has no reply yet, and write the chains of all of them to ``out``, in their order.
 
-    Asked is the endpoint of ``how``, or the model ``lm`` here. The ledger lies beside ``out``, in a folder with
-    ``.teacher`` behind its name, as do the replies that are no chain, by reason; or in the folder ``replies``, so that
-    several annotations share what was bought. Interrupted, the same call continues.
-    Raises `UserError` where another process is at it, where the ledger was begun with other settings (by
-    ``how.resume``), and where the teacher cannot be used at all.
+    Asked is the endpoint of ``how``, or the model ``lm`` here. Beside ``out``, in a folder with ``.teacher`` behind its
+    name, lie the replies that are no chain, by reason, and the ledger, or that in the folder ``replies``, so that
+    several annotations share what was bought. Interrupted, the same call continues. Raises `UserError` where another
+    process is at it, where the ledger was begun with other settings (by ``how.resume``), and where the teacher cannot
+    be used at all.
     """
     folder = teacher_folder(out)
     if how.max_cost is not None and not (how.prompt_price or how.completion_price):
@@ -111,7 +111,7 @@ def annotate(
 
 
 def teacher_folder(out: Path) -> Path:
-    """Where the ledger of the annotation into ``out`` lies."""
+    """Where what belongs to the annotation into ``out`` lies: what is no chain, and the ledger if it has its own."""
     return out.with_name(f"{out.name}.teacher")
 
 
@@ -230,7 +230,7 @@ async def _until_signal(asked: Coroutine[Any, Any, None], asking: Asking, done: 
 
 
 def _write(jobs: Sequence[Job], lesson: Lesson, ledger: Ledger, out: Path, done: Annotation) -> None:
-    """Chains to ``out``, and what is no chain to the ledger's folder."""
+    """Chains to ``out``, and what is no chain to the folder beside it."""
     chains: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
     for job in jobs:

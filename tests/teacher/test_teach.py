@@ -178,6 +178,8 @@ def test_a_hint_from_the_start() -> None:
     [body], chain = converse(lesson(hint_answer=True), Job(PENS, 0), RIGHT)
     assert body["messages"][-1]["content"].endswith(PROMPT.hint.format(answer="36").strip())
     assert chain.metadata == {"split": "train"}
+    [_, second], _ = converse(lesson(hint_failed=True), Job(PENS, 0), WRONG, RIGHT)
+    assert second == body, "what is bought once, whichever asks first"
 
 
 def test_references_of_strategyqa_become_the_teachers_answers() -> None:
