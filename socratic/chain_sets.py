@@ -304,6 +304,10 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     if done.why_stopped:
         raise UserError(done.why_stopped)
     failed = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.faults.most_common()]
+    if done.for_now:
+        raise UserError(
+            f"{name} failed for now on {done.for_now:,} of {len(jobs):,} ({', '.join(failed)}); run this again"
+        )
     if not done.chains:
         raise UserError(f"{name} wrote none of {len(jobs):,} chains ({', '.join(failed)}); mend that, or ask another")
     counts = ", ".join([f"{done.chains:,} of {len(jobs):,} chains", *failed])

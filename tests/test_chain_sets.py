@@ -30,7 +30,7 @@ from socratic.recipe import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
 from socratic.tasks.base import in_dev
-from socratic.teacher import faults
+from socratic.teacher import faults, teach
 from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -136,6 +136,27 @@ def test_a_teacher_that_stops_half_way_leaves_the_set_to_do(
             made([stage])
     assert not stage.done
     assert len(made([stage])["written"]) == 60
+    assert set(billed(server).values()) == {1}
+
+
+def test_what_failed_for_now_leaves_the_set_to_do_and_is_asked_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, [first, *_] = Endpoint.send, problems(30)
+
+    async def failing(self: Endpoint, body: Any, sample: int) -> Received:
+        if first.question in str(body["messages"][-1]):
+            return Received("retry", reason="server_error", detail="500")
+        return await send(self, body, sample)
+
+    [stage] = planned(tmp_path, {"written": TEACHER})
+    with monkeypatch.context() as patched:
+        patched.setattr(Endpoint, "send", failing)
+        patched.setattr(teach, "_MOST_ATTEMPTS", 1)
+        with pytest.raises(UserError, match=r"m failed for now on 1 of 30 \(1 server error\); run this again"):
+            made([stage])
+    assert not stage.done
+    assert len(made([stage])["written"]) == 30
     assert set(billed(server).values()) == {1}
 
 

@@ -55,12 +55,14 @@ class AskSettings(Settings):
 class Annotation:
     """What came of it: ``faults`` counts jobs without a chain by reason, ``unasked`` those without a reply.
 
+    Of the former asking again may mend ``for_now``, such as those whose attempts all ran into a server's error.
     ``tokens`` are those of prompts and of replies, ``unknown`` the requests whose outcome a kill had left open, and
     ``why_stopped`` and ``signal`` say what ended it early.
     """
 
     chains: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    for_now: int = 0
     unasked: int = 0
     tokens: tuple[int, int] = (0, 0)
     unknown: int = 0
@@ -241,6 +243,7 @@ def _write(jobs: Sequence[Job], lesson: Lesson, ledger: Ledger, out: Path, done:
             continue
         if failure is not None:
             reason, detail = failure.reason, failure.detail
+            done.for_now += not failure.final
         elif found is not None:
             reason, detail = found.fault, str(found)
         else:
