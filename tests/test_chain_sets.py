@@ -285,7 +285,9 @@ def test_by_answer_a_chain_with_a_wrong_mark_is_kept(tmp_path: Path) -> None:
 
 
 def test_as_many_chains_are_drawn_as_the_smallest_set_has(tmp_path: Path) -> None:
-    rows = [{"id": p.id, "question": p.question, "answer": p.answer, "steps": STEPS} for p in problems(30)]
+    rows: list[dict[str, Any]] = [
+        {"id": p.id, "question": p.question, "answer": p.answer, "steps": STEPS} for p in problems(30)
+    ]
     few = chain_file(tmp_path, GOOD, with_step(0, question="How many has Ann?"))
     sets: Sets = {
         "many": {"make": "draw", "of": ["gold", few]},
