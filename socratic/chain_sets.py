@@ -19,7 +19,7 @@ from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
 from socratic.curate import By, curate
 from socratic.evaluate import Run, load_run
-from socratic.formats import Form, mixed
+from socratic.formats import Form, mixed, says_something
 from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
 from socratic.origin import schooling
@@ -344,6 +344,7 @@ class MixSettings(Settings):
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
     instruction: str | None = Field(None, min_length=1, description="a line before each problem")
+    _says_something = field_validator("instruction")(says_something)
     seed: int = Field(0, description="of the draws")
 
 

@@ -19,6 +19,13 @@ Form = Literal["zero-shot-cot", "in-context-cot", "zero-shot-answer", "in-contex
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
+def says_something(instruction: str | None) -> str | None:
+    """``instruction``; raises `ValueError` for one of blanks alone."""
+    if instruction is not None and not instruction.strip():
+        raise ValueError("it says nothing; write a line, or leave it out")
+    return instruction
+
+
 def mixed(
     chains: Sequence[Chain],
     shares: Mapping[Form, float],
@@ -47,9 +54,11 @@ def formed(
 
     A form depends on seed, problem and sample, which stands beside the problem, alone. Never in context is the problem
     itself; before all of it stands the ``instruction``. Raises `UserError` for shares that are all 0 or negative, for
-    problems that have a form already, and for too few solved problems.
+    problems that have a form already, for too few solved problems, and for an empty instruction.
     """
     forms = [form for form in FORMS if shares.get(form, 0) > 0]
+    if instruction is not None and not instruction.strip():
+        raise UserError(f"instruction {instruction!r} says nothing; write a line, or leave it out")
     if not forms or any(share < 0 for share in shares.values()):
         raise UserError(f"shares of {dict(shares)} draw nothing; give one of {', '.join(FORMS)} more than 0")
     for problem, sample in problems:
@@ -76,7 +85,7 @@ def _drawn(problem: Problem, solved: Sequence[Chain], shots: int, rng: random.Ra
         if len(found) < shots and other.question != problem.question:
             found.setdefault(other.question, other)
     if len(found) < shots:
-        raise UserError(f"{len(solved)} solved problems are too few to draw {shots} from; give more with --solved")
+        raise UserError(f"{len(solved)} solved problems are too few to draw {shots} from; give more, or fewer shots")
     return list(found.values())
 
 

@@ -32,6 +32,7 @@ from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
+from socratic.teacher.client import Endpoint
 from socratic.types import Chain, Problem, UserError
 
 S = TypeVar("S", bound=Stage)
@@ -90,6 +91,7 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
     with store.lock(plan.out):
         for stage in plan.stages:
             stage.check_link()
+        _check_endpoints(plan)
         recipe = yaml.safe_dump(plan.recipe.model_dump(), sort_keys=False)
         store.atomic_write(plan.out / "recipe.yaml", recipe.encode())
         store.write_json(plan.out / "overlap.json", {split: found.to_json() for split, found in plan.overlaps.items()})
@@ -104,6 +106,18 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
         }
         store.write_json(plan.out / "comparison.json", {name: one.to_json() for name, one in compared.items()})
         return compared
+
+
+def _check_endpoints(plan: Plan) -> None:
+    """Raise `UserError` for an endpoint that a stage will ask and that has no key or no address."""
+    for stage in plan.stages:
+        if stage.done or not isinstance(stage, SetStage | EvaluateStage):
+            continue
+        for model in (stage.students if isinstance(stage, SetStage) else stage.models).values():
+            if model.startswith(ENDPOINT):
+                _, _, url = model.removeprefix(ENDPOINT).partition("@")
+                with _of(stage.name):
+                    Endpoint(url or None, concurrency=1, timeout=1)
 
 
 def curves(plan: Plan, compared: Mapping[str, Comparison]) -> list[Plot]:
@@ -190,7 +204,9 @@ class _Planner:
                             form = arm.form or "zero-shot-cot"
                             solved = self.chains(self.gold, "train") if form.startswith("in-context") else []
                             plain = ((problem, 0) for problem in problems)
-                            problems = tuple(formed(plain, {form: 1}, solved, arm.shots, instruction=arm.instruction))
+                            how = {form: 1}, solved, arm.shots
+                            with _of(f"arms.{name}"):
+                                problems = tuple(formed(plain, *how, instruction=arm.instruction))
                         yield self._evaluation(what, link, name, arm, settings, split, problems, None)
 
     def selections(self, arms: Sequence[EvaluateStage]) -> Iterator[SelectStage]:
@@ -246,8 +262,9 @@ class _Planner:
         fold: str | None,
     ) -> EvaluateStage:
         if settings.solver == "likelihood":
-            for problem in problems:
-                offered(problem)  # refused before anything is trained
+            with _of(what):
+                for problem in problems:
+                    offered(problem)  # refused before anything is trained
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
         if settings.plan_by == "gold" and arm.qg in self.recipe.students:
             guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance
@@ -392,6 +409,15 @@ class _Planner:
         self._begun.append(place)
         yield
         self._begun.pop()
+
+
+@contextmanager
+def _of(place: str) -> Iterator[None]:
+    """Raise a `UserError` again as that of ``place``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def _folds(count: int | None) -> list[str | None]:

@@ -34,7 +34,7 @@ from pydantic import Field, field_validator
 from socratic.chain_sets import MAKERS
 from socratic.choosing import By, Over
 from socratic.config import Settings, nearest
-from socratic.formats import Form
+from socratic.formats import Form, says_something
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
@@ -59,7 +59,9 @@ class StudentSpec(Settings):
     qg_sees: QGSees = Field("answers", description="what QG reads: answers (iterative) or questions (plan)")
     chains: list[str] = Field(["gold"], min_length=1, description="the sets it learns from, one behind the other")
     folds: int | None = Field(None, ge=2, description="train so many in its place, each without its share of problems")
-    twin: int = Field(0, ge=0, description="another number, another seed: a second student of the same settings")
+    twin: int = Field(
+        0, ge=0, le=4_000, description="another number, another seed: a second student of the same settings"
+    )
 
 
 class SetSpec(Settings):
@@ -99,6 +101,7 @@ class ArmSpec(SolverSpec):
     form: Form | None = Field(None, description="what its problems are put into, as `make: mix` puts chains into it")
     shots: int = Field(4, ge=1, description="gold train chains in context, where the form has any")
     instruction: str | None = Field(None, min_length=1, description="a line before each problem")
+    _says_something = field_validator("instruction")(says_something)
 
 
 class SelectionSpec(Settings):
@@ -299,12 +302,12 @@ def _solver(
 
 def _check(recipe: Recipe) -> None:
     """Raise `UserError` for models, sets and folds that cannot be, before anything is trained."""
-    _check_model(recipe, "student", recipe.student)
+    _check_model(recipe, "student", recipe.student, start=True)
     sets = [GOLD, *recipe.sets]
     specs: dict[str, StudentSpec] = {}
     for name in recipe.students:
         specs[name], settings = student_of(recipe, name, 0)
-        _check_model(recipe, f"students.{name}.student", specs[name].student)
+        _check_model(recipe, f"students.{name}.student", specs[name].student, start=True)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
         _check_known(f"students.{name}.chains", specs[name].chains, sets)
         _check_trainer(name, settings.trainer)
@@ -320,6 +323,10 @@ def _check(recipe: Recipe) -> None:
         if (made.student is not None) != maker.asks:
             needs = "needs a student" if maker.asks else "asks no student"
             raise UserError(f"sets.{name}: make={made.make} {needs}; {'name one' if maker.asks else 'leave it out'}")
+        if made.make == "soften" and (made.student or "").startswith(ENDPOINT):
+            raise UserError(
+                f"sets.{name}.student={made.student!r} is not for soften, whose teacher runs here; name a MODEL"
+            )
         if maker.of == "problems":
             if "of" in made.model_fields_set:
                 raise UserError(
@@ -415,10 +422,21 @@ def _check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
 
 
-def _check_model(recipe: Recipe, where: str, model: str | None) -> None:
-    if model is None or model in recipe.students or model.startswith(ENDPOINT) or Path(model).exists():
+def _check_model(recipe: Recipe, where: str, model: str | None, start: bool = False) -> None:
+    """Raise `UserError` for a MODEL that cannot be; what is made of nothing may be where a student starts alone."""
+    if model is None or model in recipe.students or Path(model).exists():
+        return
+    if model.startswith(ENDPOINT):
+        if not model.removeprefix(ENDPOINT).partition("@")[0]:
+            raise UserError(f"{where}={model!r} names no model; write {ENDPOINT}NAME, or {ENDPOINT}NAME@URL")
+        if start:
+            raise UserError(
+                f"{where}={model!r} is an endpoint, which cannot be trained; give a model whose weights are here"
+            )
         return
     scratch = [f"scratch:{name}" for name in SCRATCH]
+    if model in scratch and not start:
+        raise UserError(f"{where}={model!r} knows nothing yet; name a student of the recipe, which is trained from it")
     if model not in scratch and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise UserError(
             f"{where}={model!r} is no student of this recipe, nothing on disk and no Hub id (owner/name); did you mean "

@@ -11,6 +11,7 @@ from typing import Any
 
 from socratic.store import shipped
 from socratic.tasks import TASKS
+from socratic.types import UserError
 
 _SMALL: dict[str, Any] = {
     "data": str(shipped("data") / "stories" / "unseen.jsonl"),
@@ -47,7 +48,11 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     small["splits"] = _bundled_splits(recipe.get("splits") or ["test"])
     small["samplings"] = {name: {**entry, "limit": 4} for name, entry in small.get("samplings", {}).items()}
     for key, value in own.items():
-        if isinstance(value, dict) and isinstance(small.get(key), dict):
+        if isinstance(small.get(key), dict):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"smoke.{key}={value!r} changes nothing that has a name; write NAME: …, or leave {key} out"
+                )
             value = {name: entry for name, entry in {**small[key], **value}.items() if entry is not None}
         small[key] = value
     small["arms"] = {
@@ -55,6 +60,8 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
             key: _bundled_splits(value) if key == "on" and isinstance(value, list) else value
             for key, value in arm.items()
         }
+        if isinstance(arm, dict)
+        else arm  # which is refused as a recipe's
         for name, arm in small["arms"].items()
     }
     return small

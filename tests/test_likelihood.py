@@ -141,7 +141,11 @@ def test_a_run_is_scored_continued_and_compared(cli: Cli, tmp_path: Path) -> Non
     shown = cli("compare", str(out))
     assert "likelihood" in shown.out
     assert "guessing" in shown.out
-    refused = cli("evaluate", "stories", "--limit", "2", *command[2:6], "--out", str(tmp_path / "other"))
+
+
+def test_problems_without_choices_are_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
+    command = ("--solver", "likelihood", "--lm", str(tmp_path / "absent"), "--out", str(tmp_path / "run"))
+    refused = cli("evaluate", "stories", "--limit", "2", *command)
     assert (refused.code, "offers no choices (number)" in refused.err) == (2, True)
 
 

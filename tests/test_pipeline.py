@@ -318,6 +318,20 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
         ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),
+        ({"sets": {"m": {"make": "teach", "student": "openai:"}}}, "sets.m.student='openai:' names no model"),
+        ({"sets": {"m": {"make": "teach", "student": "scratch:llama-mini"}}}, "sets.m.student=.* knows nothing yet"),
+        ({"arms.cot.lm": "scratch:llama-mini"}, "arms.cot.lm='scratch:llama-mini' knows nothing yet; name a student"),
+        (
+            {"students.cot.student": "openai:m"},
+            "students.cot.student='openai:m' is an endpoint, which cannot be trained",
+        ),
+        ({"sets": {"m": {"make": "soften", "student": "openai:m"}}}, "sets.m.student='openai:m' is not for soften"),
+        ({"arms.cot.instruction": " "}, "arms.cot: instruction=' ' is not usable: it says nothing"),
+        (
+            {"sets": {"m": {"make": "mix", "shares": {"zero-shot-cot": 1.0}, "instruction": " "}}},
+            "sets.m: instruction=' ' is not usable: it says nothing",
+        ),
+        ({"students.cot.twin": 5_000}, "students.cot: twin=5000 is not usable"),
         ({"sets": {"m": {"make": "teach", "student": "gpt"}}}, "sets.m.student='gpt' is no student"),
         (
             {"sets": {"m": {"make": "teach", "student": "openai:m", "samples": 2, "temperature": 0.0}}},
@@ -470,6 +484,29 @@ def test_a_damaged_evaluation_is_done_again(tmp_path: Path) -> None:
     assert to_do(plan) == []
     key = "longer, calculator on"
     assert again[key].rows[0].metrics["correct"] == first[key].rows[0].metrics["correct"]
+
+
+def test_an_endpoint_without_a_key_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    written = {"sets": {"more": {"make": "teach", "student": "openai:m"}}, "data": FEW, "splits": ["test"]}
+    plan = plan_of(tmp_path, **written, **MORE)
+    with pytest.raises(UserError, match="teach more: the endpoint needs a key: set OPENAI_API_KEY"):
+        run_plan(plan, quiet())
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    written = {"splits": ["longer"], "arms": {"cot": {"solver": "cot", "lm": "openai:m@nowhere"}}}
+    other = plan_of(tmp_path, **written)
+    with pytest.raises(UserError, match="cot on longer, seed 0: 'nowhere/' is no address"):
+        run_plan(other, quiet())
+    assert not any(stage.done for stage in (*plan.stages, *other.stages))
+
+
+def test_problems_that_do_not_do_are_refused_as_those_of_their_arm(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"arms.cot: .* solved problems are too few to draw 90000 from"):
+        plan_of(tmp_path, **{"arms.cot.form": "in-context-cot", "arms.cot.shots": 90_000})
+    with pytest.raises(UserError, match=r"cot on longer, seed 0: problem .* offers no choices"):
+        plan_of(tmp_path, **{"arms.cot.solver": "likelihood"})
 
 
 def test_what_is_in_the_way_is_said_before_anything_is_trained(tmp_path: Path) -> None:

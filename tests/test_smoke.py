@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from campaign import KEY, problems, serving
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from socratic.recipe import Recipe, read_recipe
 from socratic.smoke import smoke
 from socratic.stages import SetStage, Stage
 from socratic.store import read_records, write_jsonl
-from socratic.types import Chain
+from socratic.types import Chain, UserError
 
 RECIPES = sorted(Path(__file__).parent.parent.glob("recipes/*.yaml"))
 
@@ -92,3 +93,19 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
     assert small["arms"] == {"cot": {**recipe["arms"]["cot"], "on": ["test"]}}
     assert small["training"]["max_steps"] == 3
     assert "epochs" not in small["training"]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"arms": None}, "smoke.arms=None changes nothing that has a name"),
+        ({"training": 3}, "smoke.training=3 changes nothing that has a name"),
+        ({"arms": {"cot": "fast"}}, "recipe key arms.cot='fast' is not usable"),
+    ],
+)
+def test_a_mistake_in_what_smoke_changes_is_named(tmp_path: Path, own: dict[str, Any], message: str) -> None:
+    recipe = {"data": "stories", "students": {"cot": {"role": "cot"}}, "arms": {"cot": {"solver": "cot", "lm": "cot"}}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, "smoke": own}))
+    with pytest.raises(UserError, match=message):
+        read_recipe(path, {}, small=True)

@@ -273,12 +273,16 @@ def evaluate(
     """
     from socratic.guidance import with_plans
     from socratic.interventions import REPLACEMENTS, SWAPS
+    from socratic.likelihood import offered
     from socratic.progress import evaluate_with_bar
     from socratic.report.interventions import effects_table, investigate
     from socratic.tasks import load_chains, load_problems
 
     data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
     problems = load_problems(name, split, data_dir, limit, **data, fold=fold)
+    if solver == "likelihood":
+        for problem in problems:
+            offered(problem)  # refused before anything is loaded
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     with_gold_plans = solving.settings.plan_by == "gold"

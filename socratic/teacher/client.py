@@ -61,7 +61,9 @@ class Endpoint:
         self.client = self._clients[0]
         url = httpx2.URL(str(self.client.base_url))
         if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
-            raise UserError(f"{_shown(str(url))} is no address; give --base-url such as http://localhost:8000/v1")
+            raise UserError(
+                f"{_shown(str(url))} is no address; give --base-url, or in a recipe NAME@URL, such as http://localhost:8000/v1"
+            )
         self.url = str(url.copy_with(userinfo=b"", query=None))
         self._secrets = _secrets(key, url.username, url.password)
         self._timeout = timeout
