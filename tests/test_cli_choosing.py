@@ -41,7 +41,8 @@ def test_from_a_run_to_a_verifier_and_its_choice(run: Path, cli: Cli, tmp_path: 
     assert made.json == {"chains": 12, "problems": 3, "duplicate": 0, "unmatched": 0, "right": 6, "wrong": 6}
     assert "right" in cli("verdicts", run, "--out", chains, "--words", "none").out
 
-    trained = cli("train", "verifier", "--chains", chains, "--student", student, "--out", tmp_path / "v", *OVERFIT)
+    longer = (*OVERFIT, "--set", "max_steps=300")  # by heart, in whatever number format
+    trained = cli("train", "verifier", "--chains", chains, "--student", student, "--out", tmp_path / "v", *longer)
     assert trained.code == 0, trained.err
     assert "role **verifier**" in (tmp_path / "v" / "README.md").read_text()
     chosen = cli("select", run, "--verifier", tmp_path / "v", "--k", "1,4", "--out", tmp_path / "best", "--json")

@@ -263,6 +263,7 @@ def test_two_processes_on_one_file(serve: Serve, tmp_path: Path) -> None:
     commands = Commands(tmp_path, serve(latency=1.0))
     first = commands.start("--set", "form=text")
     commands.wait_for_bills(1)
+    os.kill(first.pid or 0, signal.SIGSTOP)  # else it might be done before the second one has come up
     assert ended(commands.start("--set", "form=text", log="second")) == 2
     assert re.fullmatch(
         rf"socratic: {commands.out}.teacher is in use by process {first.pid} \(.*\); .*\n", commands.said("second")
