@@ -170,6 +170,16 @@ def test_an_exported_adapter_is_small_names_no_path_and_solves_on_its_base(
     assert trace.solver == "cot"
 
 
+def test_the_committed_students_write_a_trace_again(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCRATIC_BASE", str(smollm2_gguf))
+    quiet = Console(file=io.StringIO())
+    found = demo_real.check(demo_real.open_students(quiet, "cpu", "fp32"), demo_real.bundled_problems()[:1], quiet)
+    assert {name: (of["same"], of["differ"]) for name, of in found.items()} == {
+        "QG and QA": (1, []),
+        "CoT": (1, []),
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
