@@ -19,7 +19,7 @@ from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
 from socratic.curate import By, curate
 from socratic.evaluate import Run, load_run
-from socratic.formats import Form, mixed, says_something
+from socratic.formats import Form, mixed, one_line
 from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
 from socratic.origin import schooling
@@ -28,7 +28,7 @@ from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
 from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
 from socratic.store import hash_json, read_records, write_json
-from socratic.tasks import TASKS, load_chains, load_problems
+from socratic.tasks import TASKS, Reading, load_chains, load_problems
 from socratic.tasks.base import carve, take_fold
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.jobs import jobs_of
@@ -42,10 +42,10 @@ CHAINS = "chains.jsonl"
 """The file in the folder of a set."""
 
 
-def load_set(source: str, split: str, data_dir: str | None) -> list[Chain]:
+def load_set(source: str, split: str, reading: Reading) -> list[Chain]:
     """The chains of a data set or a user's file, as `load_chains` gives them, or of a set, which may be empty."""
     if Path(source).name != CHAINS:
-        return load_chains(source, split, data_dir)
+        return load_chains(source, split, **reading)
     made = read_records(Path(source), Chain)
     return [chain for _, chain in carve([(chain.problem(), chain) for chain in made], split) if chain]
 
@@ -63,12 +63,12 @@ class Making:
     limit: int | None
     students: Mapping[str | None, str]
     folder: Path
-    data_dir: str | None
+    reading: Reading
     console: Console
 
     def chains(self, *splits: str) -> list[Chain]:
         """The chains of all sources, split by split."""
-        parts = [[c for source in self.sources for c in load_set(source, split, self.data_dir)] for split in splits]
+        parts = [[c for source in self.sources for c in load_set(source, split, self.reading)] for split in splits]
         return [chain for part in parts for chain in part[: self.limit]]
 
     def asked(self, chains: Sequence[Chain]) -> Iterator[tuple[str | None, str, list[Chain]]]:
@@ -87,15 +87,15 @@ class Making:
 class Maker:
     """``make`` gives the chains of train and dev, ``of`` chains, runs, or the data's problems; some ask a student.
 
-    ``reads`` is what such a one reads besides the sources, by settings, data, limit and folder of data: it decides what
-    is made as well.
+    ``reads`` is what such a one reads besides the sources, by settings, data, limit and how data are read: it
+    decides what is made as well.
     """
 
     settings: type[Settings]
     make: Callable[[Making, Any], list[Chain]]
     of: Literal["chains", "runs", "problems"] = "chains"
     asks: bool = False
-    reads: Callable[[Any, str, int | None, str | None], Any] = lambda settings, data, limit, data_dir: None
+    reads: Callable[[Any, str, int | None, Reading], Any] = lambda settings, data, limit, reading: None
 
 
 class AugmentSettings(Settings):
@@ -109,7 +109,7 @@ class AugmentSettings(Settings):
 def _augment(making: Making, settings: AugmentSettings) -> list[Chain]:
     given = making.chains("train", "dev")
     kept_out = {chain.dataset for chain in given if chain.dataset in TASKS}
-    others = [p for name in kept_out for split in ("dev", "test") for p in load_problems(name, split, making.data_dir)]
+    others = [p for name in kept_out for split in ("dev", "test") for p in load_problems(name, split, **making.reading)]
     return augment(given, chosen_kinds(settings.kinds), others, settings.copies, settings.seed).chains
 
 
@@ -183,7 +183,7 @@ def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
     runs = making.runs()
     gold: list[Chain] = []
     with suppress(UserError):  # a data set need not have any
-        gold = load_chains(runs[0].config["data"], runs[0].config["split"], making.data_dir)
+        gold = load_chains(runs[0].config["data"], runs[0].config["split"], **making.reading)
     if settings.history == "predicted":
         done = histories(runs, gold, most=settings.most, trained_on=settings.trained_on)
     else:
@@ -213,7 +213,7 @@ def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
     for name in sorted(
         {chain.dataset for chain in given if chain.dataset in TASKS and TASKS[chain.dataset].gold_chains}
     ):
-        gold |= {chain.problem_id: chain for chain in load_chains(name, "train", making.data_dir)}
+        gold |= {chain.problem_id: chain for chain in load_chains(name, "train", **making.reading)}
     for fold, model, chains in making.asked(given):
         problems, intervention = questions_given(chains)
         how = {"temperature": settings.temperature, "seed": settings.seed}
@@ -223,7 +223,11 @@ def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
             problems,
             answering(load_lm(model), how).with_intervention(intervention),
             folder,
-            record={"data": ", ".join(making.sources), "split": "train", "split_scheme": "authors"},
+            record={
+                "data": ", ".join(making.sources),
+                "split": "train",
+                "split_scheme": making.reading["split_scheme"],
+            },
             samples=settings.samples,
             resume="if-possible",
             batch_size=64,
@@ -277,7 +281,7 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     are shared by all sets of one teacher and prompt, so that none is bought again because other settings changed.
     """
     [data], [teacher] = making.sources, making.students.values()
-    jobs = _jobs(settings, data, making.limit, making.data_dir)
+    jobs = _jobs(settings, data, making.limit, making.reading)
     prompt = _prompt(settings, jobs)
     is_local = not teacher.startswith(ENDPOINT)
     if is_local and settings.extra:
@@ -315,11 +319,11 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     return list(read_records(written, Chain))
 
 
-def _jobs(settings: TeachSetSettings, data: str, limit: int | None, data_dir: str | None) -> list[Job]:
+def _jobs(settings: TeachSetSettings, data: str, limit: int | None, reading: Reading) -> list[Job]:
     jobs: list[Job] = []
     for split, samples in (("train", settings.samples), ("dev", 1)):
-        problems = load_problems(data, split, data_dir, limit)
-        jobs += jobs_of(problems, samples, settings.style, partial(load_chains, data, split, data_dir))
+        problems = load_problems(data, split, limit=limit, **reading)
+        jobs += jobs_of(problems, samples, settings.style, partial(load_chains, data, split, **reading))
     if not jobs:
         raise UserError(f"no problem of {data} has what style={settings.style} starts from; choose another style")
     return jobs
@@ -331,8 +335,8 @@ def _prompt(settings: TeachSetSettings, jobs: Sequence[Job]) -> TeacherPrompt | 
     return load_prompt(settings.style, jobs[0].problem.dataset, Path(settings.prompt) if settings.prompt else None)
 
 
-def _teach_reads(settings: TeachSetSettings, data: str, limit: int | None, data_dir: str | None) -> list[Any]:
-    jobs = _jobs(settings, data, limit, data_dir)
+def _teach_reads(settings: TeachSetSettings, data: str, limit: int | None, reading: Reading) -> list[Any]:
+    jobs = _jobs(settings, data, limit, reading)
     prompt = _prompt(settings, jobs)
     asked = [[job.problem.to_json(), *((step.question, step.answer) for step in job.given)] for job in jobs]
     return [asked, prompt and prompt.texts]
@@ -344,7 +348,7 @@ class MixSettings(Settings):
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
     instruction: str | None = Field(None, min_length=1, description="a line before each problem")
-    _says_something = field_validator("instruction")(says_something)
+    _is_one_line = field_validator("instruction")(one_line)
     seed: int = Field(0, description="of the draws")
 
 
@@ -356,10 +360,10 @@ def _mix(making: Making, settings: MixSettings) -> list[Chain]:
 
 def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:
     runs = making.runs()
-    schooled = [schooling(run, making.data_dir) for run in runs]
+    schooled = [schooling(run, making.reading["data_dir"]) for run in runs]
     gold = []
     if settings.labels == "gold":
-        parts = [load_chains(run.config["data"], run.config["split"], making.data_dir) for run in runs]
+        parts = [load_chains(run.config["data"], run.config["split"], **making.reading) for run in runs]
         gold = [{chain.problem_id: chain for chain in chains} for chains in parts]
     return make_verdicts(runs, settings, schooled, gold).chains
 

@@ -114,7 +114,7 @@ def _blame(plan: Plan, stage: EvaluateStage, run: Run, progress: Console) -> Bla
         stage.problems,
         solving,
         folder,
-        record={"data": plan.recipe.data, "split": stage.split, "split_scheme": "authors"},
+        record={"data": plan.recipe.data, "split": stage.split, "split_scheme": stage.split_scheme},
         samples=run.samples,
         resume="if-possible",
         batch_size=plan.recipe.batch_size,

@@ -19,10 +19,10 @@ Form = Literal["zero-shot-cot", "in-context-cot", "zero-shot-answer", "in-contex
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def says_something(instruction: str | None) -> str | None:
-    """``instruction``; raises `ValueError` for one of blanks alone."""
-    if instruction is not None and not instruction.strip():
-        raise ValueError("it says nothing; write a line, or leave it out")
+def one_line(instruction: str | None) -> str | None:
+    """``instruction``; raises `ValueError` for one of blanks alone, and for several lines."""
+    if instruction is not None and len(instruction.strip().splitlines()) != 1:
+        raise ValueError("it is not one line; write one, or leave it out")
     return instruction
 
 
@@ -54,11 +54,13 @@ def formed(
 
     A form depends on seed, problem and sample, which stands beside the problem, alone. Never in context is the problem
     itself; before all of it stands the ``instruction``. Raises `UserError` for shares that are all 0 or negative, for
-    problems that have a form already, for too few solved problems, and for an empty instruction.
+    problems that have a form already, for too few solved problems, and for an instruction that is not one line.
     """
     forms = [form for form in FORMS if shares.get(form, 0) > 0]
-    if instruction is not None and not instruction.strip():
-        raise UserError(f"instruction {instruction!r} says nothing; write a line, or leave it out")
+    try:
+        one_line(instruction)
+    except ValueError as error:
+        raise UserError(f"instruction {instruction!r}: {error}") from None
     if not forms or any(share < 0 for share in shares.values()):
         raise UserError(f"shares of {dict(shares)} draw nothing; give one of {', '.join(FORMS)} more than 0")
     for problem, sample in problems:

@@ -30,7 +30,7 @@ from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
-from socratic.tasks import load_chains, load_problems
+from socratic.tasks import Reading, load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.teacher.client import Endpoint
 from socratic.types import Chain, Problem, UserError
@@ -44,7 +44,7 @@ class Plan:
 
     recipe: Recipe
     out: Path
-    data_dir: str | None
+    reading: Reading
     stages: tuple[Stage, ...]
     evaluation: tuple[EvaluateStage, ...]
     selection: tuple[SelectStage, ...]
@@ -68,7 +68,8 @@ class Plan:
 
 def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     """The stages of ``recipe`` below the folder ``out``; reads the data, runs nothing."""
-    planner = _Planner(recipe, out, data_dir)
+    reading = Reading(data_dir=data_dir, split_scheme=recipe.split_scheme)
+    planner = _Planner(recipe, out, reading)
     for seed in recipe.seeds:
         for name in recipe.students:
             if student_of(recipe, name, seed)[0].folds is None:  # those with folds serve samplings alone
@@ -80,7 +81,7 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
         trained += planner.problems("train", None, None)  # of which no gold chain need be read
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
-    return Plan(recipe, out, data_dir, tuple(planner.made.values()), evaluation, selection, overlaps)
+    return Plan(recipe, out, reading, tuple(planner.made.values()), evaluation, selection, overlaps)
 
 
 def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
@@ -140,7 +141,7 @@ def _do(plan: Plan, console: Console) -> None:
 
     @cache
     def load(source: str, split: str) -> list[Chain]:
-        return load_set(source, split, plan.data_dir)
+        return load_set(source, split, plan.reading)
 
     numbers: dict[Stage, str] = {
         stage: f"{place}/{len(plan.stages)}" for place, stage in enumerate(plan.stages, start=1)
@@ -176,8 +177,8 @@ def _do(plan: Plan, console: Console) -> None:
 class _Planner:
     """Makes the stages of a recipe, each once, behind those it needs."""
 
-    def __init__(self, recipe: Recipe, out: Path, data_dir: str | None) -> None:
-        self.recipe, self.out, self.data_dir = recipe, out, data_dir
+    def __init__(self, recipe: Recipe, out: Path, reading: Reading) -> None:
+        self.recipe, self.out, self.reading = recipe, out, reading
         self.gold = recipe.chains or recipe.data
         self.made: dict[Path, Stage] = {}
         self.chains = cache(self._chains)
@@ -282,6 +283,7 @@ class _Planner:
                 needs=tuple(stage for _, _, stage in used.values() if stage),
                 source=self.recipe.source(split),
                 split=split,
+                split_scheme=self.recipe.split_scheme,
                 arm=name,
                 samples=samples,
                 fold=fold,
@@ -340,7 +342,7 @@ class _Planner:
                 }
                 needs = [*needs, *(stage for _, _, stage in asked.values() if stage)]
             readers = [key for _, key, _ in asked.values()]
-            if read := maker.reads(settings, self.recipe.data, spec.limit, self.data_dir):
+            if read := maker.reads(settings, self.recipe.data, spec.limit, self.reading):
                 readers.append(store.hash_json(read))
             # what harvest and reward set chains against
             gold = None if maker.of == "problems" else self._own_key()
@@ -357,7 +359,7 @@ class _Planner:
                 sources=tuple(sources),
                 limit=spec.limit,
                 students={fold: model for fold, (model, _, _) in asked.items()},
-                data_dir=self.data_dir,
+                reading=self.reading,
             )
         )
 
@@ -377,11 +379,11 @@ class _Planner:
         return str(stage.folder), stage.key, stage
 
     def _chains(self, source: str, split: str) -> list[Chain]:
-        return load_chains(source, split, self.data_dir)
+        return load_chains(source, split, **self.reading)
 
     def _problems(self, split: str, limit: int | None, fold: str | None) -> tuple[Problem, ...]:
         name, own = self.recipe.source(split)
-        return tuple(load_problems(name, own, self.data_dir, limit, fold=fold))
+        return tuple(load_problems(name, own, limit=limit, fold=fold, **self.reading))
 
     def _hash_chains(self, source: str) -> str:
         key = store.hash_json([[c.to_json() for c in self.chains(source, split)] for split in ("train", "dev")])

@@ -34,13 +34,14 @@ from pydantic import Field, field_validator
 from socratic.chain_sets import MAKERS
 from socratic.choosing import By, Over
 from socratic.config import Settings, nearest
-from socratic.formats import Form, says_something
+from socratic.formats import Form, one_line
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import TrainSettings
 from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
 from socratic.tasks import TASKS
+from socratic.tasks.base import SplitScheme
 from socratic.types import QGSees, Role, UserError
 
 PLACES = ("qg", "qa", "lm", "planner")
@@ -101,7 +102,7 @@ class ArmSpec(SolverSpec):
     form: Form | None = Field(None, description="what its problems are put into, as `make: mix` puts chains into it")
     shots: int = Field(4, ge=1, description="gold train chains in context, where the form has any")
     instruction: str | None = Field(None, min_length=1, description="a line before each problem")
-    _says_something = field_validator("instruction")(says_something)
+    _is_one_line = field_validator("instruction")(one_line)
 
 
 class SelectionSpec(Settings):
@@ -150,6 +151,7 @@ class Recipe(Settings):
     splits: list[str] = Field(
         ["test"], min_length=1, description="what the arms are evaluated on; NAME:SPLIT is of another data set or file"
     )
+    split_scheme: SplitScheme = Field("authors", description="authors, or fine-tune-cot for the splits of Ho et al.")
     limit: int | None = Field(None, ge=1, description="only the first so many problems of each split")
     student: str | None = Field(None, description="MODEL that students start from unless they name their own")
     seeds: list[int] = Field([0], min_length=1, description="each trains and evaluates everything once")
@@ -340,6 +342,9 @@ def _check(recipe: Recipe) -> None:
         arm, solving = arm_of(recipe, name, 0, True)
         _check_roles(recipe, f"arms.{name}", arm, solving, specs)
         _check_folds(f"arms.{name}", None, arm.models.values(), specs)
+        remote = [model for model in arm.models.values() if model.startswith(ENDPOINT)]
+        if remote and True in recipe.calculator:
+            raise UserError(f"arms.{name}: the calculator cannot interrupt {remote[0]}; set calculator=[false]")
         if arm.form and solving.solver not in ("cot", "answer"):
             raise UserError(f"arms.{name}: form={arm.form} is for the solvers cot and answer; leave it out")
         if "shots" in arm.model_fields_set and not (arm.form or "").startswith("in-context"):
@@ -352,6 +357,9 @@ def _check(recipe: Recipe) -> None:
             if split not in recipe.splits:
                 meant = nearest(split, recipe.splits)
                 raise UserError(f"arms.{name}.on names {split!r}, which is not in splits; did you mean {meant!r}?")
+    sources = [recipe.source(split) for split in recipe.splits]
+    if len(set(sources)) < len(sources):
+        raise UserError(f"splits {recipe.splits} have the same problems twice; name each once")
     for split in recipe.splits:
         if not any(split in recipe.splits_of([name]) for name in recipe.arms):
             raise UserError(f"no arm runs on {split!r}; name it in an arm's on, or take it out of splits")

@@ -7,8 +7,10 @@ tests on another data set with choices, a few everyday ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from socratic.config import nearest
 from socratic.store import shipped
 from socratic.tasks import TASKS
 from socratic.types import UserError
@@ -82,6 +84,9 @@ def _local(key: str, value: Any) -> Any:
 def _bundled_splits(splits: Sequence[Any]) -> list[str]:
     """What stands in place of ``splits``: of data sets with choices the bundled problems with choices, else `test`."""
     names = [str(split).rpartition(":")[0] for split in splits]
+    for name in names:
+        if name and name not in TASKS and not Path(name).is_file():
+            raise UserError(f"splits name {name!r}, which there is not; did you mean {nearest(name, TASKS)!r}?")
     choices = [name in TASKS and TASKS[name].answer_type in ("choice", "yesno") for name in names]
     return list(dict.fromkeys(f"{_WITH_CHOICES}:test" if chosen else "test" for chosen in choices))
 

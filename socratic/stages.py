@@ -29,6 +29,7 @@ from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, evaluate_with_bar
 from socratic.recipe import SelectionSpec
 from socratic.solving import SolveSettings, Solving
+from socratic.tasks.base import Reading, SplitScheme
 from socratic.types import Chain, Problem, QGSees, Role, UserError
 from socratic.verifier import checked_verifier, judge
 
@@ -80,7 +81,7 @@ class SetStage(Stage):
     sources: tuple[str, ...]
     limit: int | None
     students: Mapping[str | None, str]
-    data_dir: str | None
+    reading: Reading
 
     @property
     def done(self) -> bool:
@@ -88,7 +89,7 @@ class SetStage(Stage):
 
     def run(self, number: str, console: Console) -> None:
         """Make them, and say how many there are."""
-        making = Making(self.sources, self.limit, self.students, self.folder, self.data_dir, console)
+        making = Making(self.sources, self.limit, self.students, self.folder, self.reading, console)
         console.print(f"{number} {self.name}", soft_wrap=True)
         chains = self.maker.make(making, self.settings)
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
@@ -127,6 +128,7 @@ class EvaluateStage(Stage):
 
     source: tuple[str, str]
     split: str
+    split_scheme: SplitScheme
     arm: str
     samples: int
     fold: str | None
@@ -146,7 +148,7 @@ class EvaluateStage(Stage):
     def run(self, number: str, console: Console, loaded: Mapping[str, LM], batch_size: int) -> None:
         """Solve with the models ``loaded``; an interrupted run is continued."""
         data, split = self.source
-        record = {"data": data, "split": split, "split_scheme": "authors", "arm": self.arm}
+        record = {"data": data, "split": split, "split_scheme": self.split_scheme, "arm": self.arm}
         evaluate_with_bar(
             f"{number} {self.name}",
             self.problems,

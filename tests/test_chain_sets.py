@@ -86,7 +86,7 @@ def billed(server: Server) -> Counter[str]:
 def test_a_teacher_writes_of_train_and_dev(tmp_path: Path, server: Server) -> None:
     [stage] = planned(tmp_path, {"written": {**TEACHER, "samples": 2}})
     [chains] = made([stage]).values()
-    train, dev = (load_set(str(stage.folder / CHAINS), split, None) for split in ("train", "dev"))
+    train, dev = (load_set(str(stage.folder / CHAINS), split, stage.reading) for split in ("train", "dev"))
     assert Counter(chain.problem_id for chain in train).most_common()[-1][1] == 2
     assert len(dev) == len({chain.problem_id for chain in dev}) > 0
     assert {chain.problem_id for chain in chains} == {problem.id for problem in problems(30)}
@@ -297,9 +297,9 @@ def test_as_many_chains_are_drawn_as_the_smallest_set_has(tmp_path: Path) -> Non
     }
     stages = planned(tmp_path, sets, rows)
     made(stages)
-    drawn = {stage.link.name: load_set(str(stage.folder / CHAINS), "train", None) for stage in stages}
+    drawn = {stage.link.name: load_set(str(stage.folder / CHAINS), "train", stage.reading) for stage in stages}
     assert [len(chains) for chains in drawn.values()] == [2, 2, 2, 1]
     assert {chain.problem_id for chain in drawn["many"]} != {chain.problem_id for chain in drawn["again"]}
     assert {chain.problem_id for chain in drawn["few"]} == {"p"}
-    dev = [len(load_set(str(stage.folder / CHAINS), "dev", None)) for stage in (stages[0], stages[-1])]
+    dev = [len(load_set(str(stage.folder / CHAINS), "dev", stage.reading)) for stage in (stages[0], stages[-1])]
     assert dev == [sum(in_dev(row["question"]) for row in rows), 1], "dev is as it was, but for a limit"

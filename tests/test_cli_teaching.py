@@ -46,6 +46,13 @@ def test_gold_can_be_curated(cli: Cli) -> None:
     assert cli("curate", "nowhere.jsonl").code == 2
 
 
+def test_a_file_without_chains_is_said_to_have_none(cli: Cli, tmp_path: Path) -> None:
+    empty = write_jsonl(tmp_path / "empty.jsonl")
+    for call in (["curate", empty], ["mix", empty, "--out", tmp_path / "o.jsonl", "--share", "zero-shot-cot=1"]):
+        result = cli(*call)
+        assert (result.code, "empty.jsonl holds no chains; give a file that does" in result.err) == (2, True)
+
+
 def test_stored_teacher_output_becomes_chains(cli: Cli, tmp_path: Path) -> None:
     asked = [load_problems("stories", split, limit=1)[0].question for split in ("train", "test", "dev")]
     records = [{"query": question, "response": "Then 3.\n#### 3"} for question in (*asked, asked[0], "Who?")]

@@ -106,7 +106,7 @@ def test_shares_and_problems_that_do_not_do_are_refused() -> None:
             mixed([PEN], shares, [])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="2 solved problems are too few to draw 2 from"):
         mixed([PEN], {"in-context-cot": 1}, [PEN, CHAINS[0]], shots=2)
-    with pytest.raises(UserError, match="instruction ' ' says nothing; write a line, or leave it out"):
+    with pytest.raises(UserError, match="instruction ' ': it is not one line; write one, or leave it out"):
         mixed([PEN], {"zero-shot-cot": 1}, [], instruction=" ")
 
 

@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from socratic import pipeline, prompts, stages
+from socratic.chain_sets import load_set
 from socratic.evaluate import load_run
 from socratic.formats import mixed
 from socratic.lm import endpoint
@@ -236,6 +237,15 @@ def test_splits_of_other_data_have_the_arms_that_run_on_them(tmp_path: Path) -> 
     assert not to_do(plan)
 
 
+def test_a_split_scheme_is_that_of_training_and_of_test(tmp_path: Path, data_dir: Path) -> None:
+    changes = {"data": "strategyqa", "splits": ["test"], "limit": None, "split_scheme": "fine-tune-cot"}
+    plan = make_plan(read_recipe(write(tmp_path), changes), tmp_path / "out", str(data_dir))
+    assert {stage.split_scheme for stage in plan.evaluation} == {"fine-tune-cot"}
+    assert all(problem.id.startswith("strategyqa-bigbench/") for problem in plan.evaluation[0].problems)
+    trained = load_set("strategyqa", "train", plan.reading)
+    assert {chain.problem_id.partition("/")[0] for chain in trained} == {"strategyqa-bigbench"}
+
+
 def test_arms_put_the_same_problems_into_forms(tmp_path: Path) -> None:
     cot = RECIPE["arms"]["cot"]
     arms = {
@@ -284,6 +294,9 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"split": "x"}, "unknown recipe key 'split'; did you mean 'splits'?"),
+        ({"splits": ["longer", "stories:longer"]}, "have the same problems twice"),
+        ({"arms.cot.lm": "openai:m"}, "arms.cot: the calculator cannot interrupt openai:m; set calculator"),
+        ({"arms.cot.instruction": "One.\nTwo."}, "instruction='One.\\\\nTwo.' is not usable: it is not one line"),
         ({"training.epoch": 1}, "unknown training: 'epoch'.*did you mean 'epochs'"),
         ({"students.qgg.epochs": 1}, "no 'students.qgg' to set 'epochs' in; did you mean 'qg'"),
         ({"training.trainer": {"loging_steps": 1}}, "trainer has no setting 'loging_steps'; did you mean 'logging_st"),
@@ -326,10 +339,10 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
             "students.cot.student='openai:m' is an endpoint, which cannot be trained",
         ),
         ({"sets": {"m": {"make": "soften", "student": "openai:m"}}}, "sets.m.student='openai:m' is not for soften"),
-        ({"arms.cot.instruction": " "}, "arms.cot: instruction=' ' is not usable: it says nothing"),
+        ({"arms.cot.instruction": " "}, "arms.cot: instruction=' ' is not usable: it is not one line"),
         (
             {"sets": {"m": {"make": "mix", "shares": {"zero-shot-cot": 1.0}, "instruction": " "}}},
-            "sets.m: instruction=' ' is not usable: it says nothing",
+            "sets.m: instruction=' ' is not usable: it is not one line",
         ),
         ({"students.cot.twin": 5_000}, "students.cot: twin=5000 is not usable"),
         ({"sets": {"m": {"make": "teach", "student": "gpt"}}}, "sets.m.student='gpt' is no student"),
@@ -495,9 +508,9 @@ def test_an_endpoint_without_a_key_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match="teach more: the endpoint needs a key: set OPENAI_API_KEY"):
         run_plan(plan, quiet())
     monkeypatch.setenv("OPENAI_API_KEY", "any")
-    written = {"splits": ["longer"], "arms": {"cot": {"solver": "cot", "lm": "openai:m@nowhere"}}}
-    other = plan_of(tmp_path, **written)
-    with pytest.raises(UserError, match="cot on longer, seed 0: 'nowhere/' is no address"):
+    nowhere = {"arms": {"cot": {"solver": "cot", "lm": "openai:m@nowhere"}}, "calculator": [False]}
+    other = plan_of(tmp_path, **nowhere, splits=["longer"])
+    with pytest.raises(UserError, match="cot on longer, seed 0, calculator off: 'nowhere/' is no address"):
         run_plan(other, quiet())
     assert not any(stage.done for stage in (*plan.stages, *other.stages))
 

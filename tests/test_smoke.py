@@ -109,3 +109,8 @@ def test_a_mistake_in_what_smoke_changes_is_named(tmp_path: Path, own: dict[str,
     path.write_text(yaml.safe_dump({**recipe, "smoke": own}))
     with pytest.raises(UserError, match=message):
         read_recipe(path, {}, small=True)
+
+
+def test_a_split_of_unknown_data_is_named() -> None:
+    with pytest.raises(UserError, match="splits name 'svmp', which there is not; did you mean 'svamp'"):
+        smoke({"splits": ["test", "svmp:test"], "students": {}, "arms": {}})

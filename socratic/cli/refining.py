@@ -30,10 +30,11 @@ from socratic.cli.shared import (
     merged_settings,
     out,
     print_json,
+    read_chains,
 )
 from socratic.config import parse_overrides
 from socratic.report import visible
-from socratic.types import Chain, UserError
+from socratic.types import UserError
 
 if TYPE_CHECKING:
     from socratic.rewards import Kind, Reward
@@ -71,8 +72,8 @@ def reward(
 
     check_out(out_file, chains)
     kinds = _kinds(by)
-    given = _chains(chains, data_dir, "train", "dev")
-    own = _chains(f"gold:{gold}", data_dir, "train", "dev") if gold else given if chains.startswith("gold:") else []
+    given = read_chains(chains, data_dir, "train", "dev")
+    own = read_chains(f"gold:{gold}", data_dir, "train", "dev") if gold else given if chains.startswith("gold:") else []
     if not own and (missing := [kind for kind in kinds if kind != "answerability"]):
         raise UserError(f"there are no gold questions for --by {missing[0]}; name their data set with --gold")
     problems, intervention = questions_given(given)
@@ -119,7 +120,7 @@ def soften(
     from socratic.tokens import Codec
 
     check_out(out_file, chains)
-    given = _chains(chains, data_dir, "train", "dev")[:limit]
+    given = read_chains(chains, data_dir, "train", "dev")[:limit]
     if not given:
         raise UserError(f"{chains} holds no chains; give a file that does")
     hush_transformers()
@@ -166,10 +167,10 @@ def mix(
     for form, weight in shares.items():
         if form not in FORMS or type(weight) not in (int, float):
             raise UserError(f"--share {form}={weight!r} is not of the form {FORMS[0]}=1; there are {', '.join(FORMS)}")
-    given = _chains(chains, data_dir, *(["train", "dev"] if split == "train" else [split]))
+    given = read_chains(chains, data_dir, *(["train", "dev"] if split == "train" else [split]))
     if solved is None and split != "train":
         raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
-    drawn_from = _chains(solved or chains, data_dir, "train")
+    drawn_from = read_chains(solved or chains, data_dir, "train")
     made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed, instruction)
     write_jsonl(out_file, (chain.to_json() for chain in made))
     counts = Counter(str(chain.metadata["form"]) for chain in made)
@@ -180,17 +181,6 @@ def mix(
     for form, count in counts.most_common():
         table.add_row(form, f"{count:,}")
     out.print(table)
-
-
-def _chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
-    """All chains of a file, or those of a data set in ``splits``: without dev's, a student would have no dev loss."""
-    from socratic.store import read_records
-    from socratic.tasks import load_chains
-
-    name = chains.removeprefix("gold:")
-    if name == chains:
-        return list(read_records(Path(chains), Chain))
-    return [chain for split in splits for chain in load_chains(name, split, data_dir)]
 
 
 def _kinds(by: str) -> list[Kind]:

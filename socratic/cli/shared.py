@@ -17,7 +17,7 @@ from rich.text import Text
 from socratic.config import parse_overrides
 from socratic.lm.checkpoint import CARD
 from socratic.report import visible
-from socratic.types import AnswerType, Problem, Solver, UserError
+from socratic.types import AnswerType, Chain, Problem, Solver, UserError
 
 if TYPE_CHECKING:
     from socratic.lm.base import LM
@@ -184,6 +184,19 @@ def check_utf8(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{what} is not UTF-8; convert it") from None
     return text
+
+
+def read_chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
+    """The chains of a file, all of them, or a data set's, gold:NAME, in ``splits``; raises `UserError` for none."""
+    from socratic.store import read_records
+    from socratic.tasks import load_chains
+
+    name = chains.removeprefix("gold:")
+    if name != chains:
+        return [chain for split in splits for chain in load_chains(name, split, data_dir)]
+    if not (found := list(read_records(Path(chains), Chain))):
+        raise UserError(f"{chains} holds no chains; give a file that does, or gold:NAME")
+    return found
 
 
 def check_out(out_file: Path, *inputs: str | Path) -> None:

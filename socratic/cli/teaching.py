@@ -30,6 +30,7 @@ from socratic.cli.shared import (
     merged_settings,
     out,
     print_json,
+    read_chains,
 )
 from socratic.report import visible
 from socratic.types import UserError
@@ -220,11 +221,8 @@ def curate(
     """
     from socratic.curate import curate as sift
     from socratic.publish import push_chains
-    from socratic.store import read_records, write_jsonl
-    from socratic.tasks import load_chains
-    from socratic.types import Chain
+    from socratic.store import write_jsonl
 
-    name = chains.removeprefix("gold:")
     for written, others in ((kept_file, [chains]), (rejects, [chains, *filter(None, [kept_file])])):
         if written:
             check_out(written, *others)
@@ -232,7 +230,7 @@ def curate(
         raise UserError(f"--push-to-hub {push_to_hub} pushes the file of the chains kept; name it with --out")
     if kept_file and rejects and kept_file.resolve() == rejects.resolve():
         raise UserError(f"--out and --rejects are both {rejects}; give two files")
-    given = load_chains(name, "train", data_dir) if name != chains else list(read_records(Path(chains), Chain))
+    given = read_chains(chains, data_dir, "train")
     done = sift(given, by)
     if kept_file:
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))

@@ -31,7 +31,7 @@ from socratic.tasks import (
     svamp,
     tracking_shuffled_objects,
 )
-from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Task, carve, in_dev, normalise, take_fold
+from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Reading, Task, carve, in_dev, normalise, take_fold
 from socratic.tasks.files import line_rows
 from socratic.types import AnswerType, Chain, Problem, UserError
 
@@ -39,6 +39,7 @@ __all__ = [
     "SPLITS",
     "SPLIT_SCHEMES",
     "TASKS",
+    "Reading",
     "Task",
     "draw_problem",
     "in_dev",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from socratic import answers
 from socratic.tasks.files import clean_text, read_json
@@ -24,6 +24,13 @@ SPLIT_SCHEMES: tuple[SplitScheme, ...] = get_args(SplitScheme)
 
 Item = tuple[Problem, Chain | None]
 """A problem and its gold chain, where it has one."""
+
+
+class Reading(TypedDict):
+    """How data are read, for `load_problems` and `load_chains`: where the authors' files are, and the splits."""
+
+    data_dir: str | None
+    split_scheme: SplitScheme
 
 
 @dataclass(frozen=True)
