@@ -56,7 +56,7 @@ class Making:
 
     ``sources`` are as `load_set` takes them, or folders of runs, or the data whose problems count; of chains and
     problems only the first ``limit``. ``students`` are the MODELs that a maker asks, by the fold that each is asked
-    about, or None where it is all; ``folder`` is the set's own.
+    about, or None where it is all; ``folder`` is the set's own, and data are read as ``reading`` says.
     """
 
     sources: Sequence[str]
@@ -347,7 +347,7 @@ class MixSettings(Settings):
 
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
-    instruction: str | None = Field(None, min_length=1, description="a line before each problem")
+    instruction: str | None = Field(None, description="a line before each problem")
     _is_one_line = field_validator("instruction")(one_line)
     seed: int = Field(0, description="of the draws")
 
@@ -360,7 +360,7 @@ def _mix(making: Making, settings: MixSettings) -> list[Chain]:
 
 def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:
     runs = making.runs()
-    schooled = [schooling(run, making.reading["data_dir"]) for run in runs]
+    schooled = [schooling(run, making.reading["data_dir"]) for run in runs]  # which tries every split scheme
     gold = []
     if settings.labels == "gold":
         parts = [load_chains(run.config["data"], run.config["split"], **making.reading) for run in runs]

@@ -23,7 +23,7 @@ from socratic.interventions import intervene
 from socratic.lm.load import load_lm
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.progress import evaluate_with_bar
-from socratic.recipe import read_recipe
+from socratic.recipe_file import read_recipe
 from socratic.report import visible
 from socratic.report.compare import Comparison
 from socratic.report.paint import paint_solved
@@ -104,8 +104,9 @@ def _first_right(run: Run) -> str | None:
 
 def _blame(plan: Plan, stage: EvaluateStage, run: Run, progress: Console) -> Blame | None:
     """Whose the failures are: QA is given gold questions, and what then comes right was QG's error."""
+    data, split = stage.source
     asked = {problem.id for problem in stage.problems}
-    chains = {c.problem_id: c for c in load_chains(plan.recipe.data, stage.split) if c.problem_id in asked}
+    chains = {c.problem_id: c for c in load_chains(data, split, **plan.reading) if c.problem_id in asked}
     models = {place: load_lm(model) for place, model in stage.models.items()}
     solving = Solving(stage.settings, **models).with_intervention(intervene("questions", list(chains.values())))
     folder = stage.folder.with_name(f"{stage.folder.name}-gold-questions")
@@ -114,7 +115,7 @@ def _blame(plan: Plan, stage: EvaluateStage, run: Run, progress: Console) -> Bla
         stage.problems,
         solving,
         folder,
-        record={"data": plan.recipe.data, "split": stage.split, "split_scheme": stage.split_scheme},
+        record={"data": data, "split": split, "split_scheme": stage.split_scheme},
         samples=run.samples,
         resume="if-possible",
         batch_size=plan.recipe.batch_size,

@@ -180,6 +180,9 @@ class _Planner:
     def __init__(self, recipe: Recipe, out: Path, reading: Reading) -> None:
         self.recipe, self.out, self.reading = recipe, out, reading
         self.gold = recipe.chains or recipe.data
+        scheme = reading["split_scheme"]
+        self.scheme = [] if scheme == "authors" else [scheme]
+        """What keys have of it: content alone would not tell, where one scheme's runs record another."""
         self.made: dict[Path, Stage] = {}
         self.chains = cache(self._chains)
         self.problems = cache(self._problems)
@@ -274,12 +277,12 @@ class _Planner:
         models = {place: model for place, (model, _, _) in used.items()}
         keys = {place: key for place, (_, key, _) in used.items()}
         asked = store.hash_json([problem.to_json() for problem in problems])
-        prompt = filter(None, [prompt_of(settings.solver)])
+        further = [*filter(None, [prompt_of(settings.solver)]), *self.scheme]
         return self._add(
             EvaluateStage(
                 name=what,
                 link=link,
-                key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys, *prompt]),
+                key=store.hash_json([TRANSCRIPT_VERSION, asked, _given(settings), samples, keys, *further]),
                 needs=tuple(stage for _, _, stage in used.values() if stage),
                 source=self.recipe.source(split),
                 split=split,
@@ -351,7 +354,7 @@ class _Planner:
                 name=f"{spec.make} {name}",
                 link=self.out / "sets" / name,
                 key=store.hash_json(
-                    [TRANSCRIPT_VERSION, gold, spec.make, _given(settings), keys, spec.limit, *readers]
+                    [TRANSCRIPT_VERSION, gold, spec.make, _given(settings), keys, spec.limit, *readers, *self.scheme]
                 ),
                 needs=tuple(needs),
                 maker=maker,

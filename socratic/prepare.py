@@ -45,7 +45,6 @@ class TrainSettings(Settings):
     fold: str | None = Field(None, description="leave out the problems of this fold, as 2/4: the second of four")
     format: CompletionFormat = Field("transcript", description="how chains are written down; for roles cot and answer")
     samples: int | None = Field(None, ge=1, description="of a teacher's samples of each problem only the first so many")
-    longest: int | None = Field(None, ge=1, description="only chains of at most so many steps")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
     evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")

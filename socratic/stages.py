@@ -29,7 +29,8 @@ from socratic.prepare import TrainingRun, TrainSettings
 from socratic.progress import Training, evaluate_with_bar
 from socratic.recipe import SelectionSpec
 from socratic.solving import SolveSettings, Solving
-from socratic.tasks.base import Reading, SplitScheme
+from socratic.tasks import Reading
+from socratic.tasks.base import SplitScheme
 from socratic.types import Chain, Problem, QGSees, Role, UserError
 from socratic.verifier import checked_verifier, judge
 
@@ -38,7 +39,7 @@ from socratic.verifier import checked_verifier, judge
 class Stage(ABC):
     """One folder to be filled; ``key`` hashes what decides its content, ``needs`` must be done before.
 
-    Not in it: dev and test problems that augmented chains are kept apart from.
+    Not in it: dev and test problems that augmented chains are kept apart from, but for how data are split.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Stage(ABC):
 
 @dataclass(frozen=True, eq=False)
 class SetStage(Stage):
-    """Chains to be made by ``maker``, of ``sources``."""
+    """Chains to be made by ``maker``, of ``sources``; what they are made of is read as ``reading`` says."""
 
     maker: Maker
     settings: Settings
@@ -123,7 +124,8 @@ class TrainStage(Stage):
 class EvaluateStage(Stage):
     """An arm to be run over ``problems`` of one split; ``models`` are places and the MODEL in each.
 
-    ``source`` is the data set and the split that the problems are of, ``split`` what the recipe calls it.
+    ``source`` is the data set and the split that the problems are of, ``split`` what the recipe calls it, and
+    ``split_scheme`` is recorded.
     """
 
     source: tuple[str, str]

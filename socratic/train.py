@@ -72,8 +72,6 @@ def train(
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
     chains = _drawn(outside_fold(run.chains, settings.fold), settings)[: settings.limit]
-    if settings.longest and run.chains and not chains:
-        raise UserError(f"longest={settings.longest} leaves none of {len(run.chains)} chains; raise it")
     run = replace(run, chains=chains, dev_chains=_drawn(run.dev_chains, settings)[: settings.dev_limit])
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
@@ -111,9 +109,8 @@ def fit(
 
 
 def _drawn(chains: Sequence[Chain], settings: TrainSettings) -> Sequence[Chain]:
-    """Those of ``samples``, as if only so many of each problem had been asked for, that are not over ``longest``."""
-    samples, longest = settings.samples or math.inf, settings.longest or math.inf
-    return [chain for chain in chains if chain.sample < samples and len(chain.steps) <= longest]
+    """Those of ``samples``: as if only so many of each problem had been asked for."""
+    return [chain for chain in chains if chain.sample < (settings.samples or math.inf)]
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:

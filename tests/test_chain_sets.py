@@ -26,7 +26,7 @@ from socratic import chain_sets, prompts
 from socratic.chain_sets import CHAINS, load_set
 from socratic.lm.scripted import ScriptedLM
 from socratic.pipeline import make_plan
-from socratic.recipe import read_recipe
+from socratic.recipe_file import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
 from socratic.tasks.base import in_dev

@@ -34,7 +34,7 @@ LEVELS: list[set[str]] = [
     {"progress", "rewards"},
     {"chain_sets"},
     {"recipe"},
-    {"stages", "tutor"},
+    {"recipe_file", "stages", "tutor"},
     {"pipeline"},
     {"demo", "demo_real", "learner"},
     {"cli"},

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from socratic.chain_sets import CHAINS
 from socratic.pipeline import Plan, curves, make_plan, run_plan
-from socratic.recipe import Recipe, read_recipe
+from socratic.recipe import Recipe
+from socratic.recipe_file import read_recipe
 from socratic.smoke import smoke
 from socratic.stages import SetStage, Stage
 from socratic.store import read_records, write_jsonl
@@ -111,6 +112,9 @@ def test_a_mistake_in_what_smoke_changes_is_named(tmp_path: Path, own: dict[str,
         read_recipe(path, {}, small=True)
 
 
-def test_a_split_of_unknown_data_is_named() -> None:
-    with pytest.raises(UserError, match="splits name 'svmp', which there is not; did you mean 'svamp'"):
-        smoke({"splits": ["test", "svmp:test"], "students": {}, "arms": {}})
+def test_a_split_of_unknown_data_is_named(tmp_path: Path) -> None:
+    recipe = {"data": "stories", "students": {"cot": {"role": "cot"}}, "arms": {"cot": {"solver": "cot", "lm": "cot"}}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, "splits": ["test", "svmp:test"]}))
+    with pytest.raises(UserError, match="splits names 'svmp', which there is not; did you mean 'svamp'"):
+        read_recipe(path, {}, small=True)

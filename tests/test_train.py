@@ -723,11 +723,3 @@ def test_an_annotation_of_many_samples_serves_fewer(student: str, tmp_path: Path
     drawn = [replace(made, sample=sample) for made in CHAINS for sample in (0, 2, 5)]
     card = fit(student, tmp_path / "s", "cot", drawn, drawn[:3], max_steps=1, samples=3)
     assert (card.data["chains"], card.data["dev_chains"]) == (6, 2)
-
-
-def test_chains_of_more_steps_than_longest_are_left_out(student: str, tmp_path: Path) -> None:
-    long, short = (replace(CHAINS[0], steps=CHAINS[0].steps[:1] * steps) for steps in (3, 2))
-    card = fit(student, tmp_path / "s", "cot", [long, short], [short, short, long], max_steps=1, longest=2)
-    assert (card.data["chains"], card.data["dev_chains"]) == (1, 2)
-    with pytest.raises(UserError, match="longest=2 leaves none of 1 chains; raise it"):
-        fit(student, tmp_path / "t", "cot", [long], max_steps=1, longest=2)

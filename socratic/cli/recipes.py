@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Train, evaluate and compare as a recipe says; what is done already, and has not changed, is not done again."""
     from socratic.pipeline import curves, make_plan, run_plan
-    from socratic.recipe import read_recipe
+    from socratic.recipe_file import read_recipe
     from socratic.store import atomic_write
 
     read = read_recipe(recipe, parse_overrides(overrides or []), smoke)

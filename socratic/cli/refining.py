@@ -120,9 +120,9 @@ def soften(
     from socratic.tokens import Codec
 
     check_out(out_file, chains)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} leaves no chain to read; give 1 or more")
     given = read_chains(chains, data_dir, "train", "dev")[:limit]
-    if not given:
-        raise UserError(f"{chains} holds no chains; give a file that does")
     hush_transformers()
     device = device or default_device()
     with err.status("loading the model"):

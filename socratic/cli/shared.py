@@ -187,7 +187,10 @@ def check_utf8(text: str, what: str) -> str:
 
 
 def read_chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
-    """The chains of a file, all of them, or a data set's, gold:NAME, in ``splits``; raises `UserError` for none."""
+    """The chains of a file, all of them, or a data set's, gold:NAME, in ``splits``; raises `UserError` for none.
+
+    Without dev's, a student trained on what is made of them would have no dev loss.
+    """
     from socratic.store import read_records
     from socratic.tasks import load_chains
 
