@@ -170,7 +170,7 @@ def _check_arm(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
         raise UserError(f"{where}: form={arm.form} is for the solvers cot and answer; leave it out")
     if "shots" in arm.model_fields_set and not (arm.form or "").startswith("in-context"):
         raise UserError(f"{where}: shots={arm.shots} is for a form with problems in context; leave it out")
-    if arm.lm in specs and arm.form and arm.form.endswith("answer") and solving.solver == "cot":
+    if arm.lm and arm.lm in specs and arm.form and arm.form.endswith("answer") and solving.solver == "cot":
         learned = student_of(recipe, arm.lm, 0)[1].format
         if learned != "transcript":
             raise UserError(f"{where}: form={arm.form} is not for {arm.lm}, which learns format={learned}")
