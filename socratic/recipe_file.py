@@ -162,7 +162,7 @@ def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
 
 
 def _check_arm(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> None:
-    arm, solving = arm_of(recipe, name, 0, True)
+    arm, solving = arm_of(recipe, name, 0, True in recipe.calculator)
     where = f"arms.{name}"
     _check_roles(recipe, where, arm, solving, specs)
     _check_folds(where, None, arm.models.values(), specs)
@@ -234,7 +234,7 @@ def _check_roles(
             continue
         if solving.solver == "likelihood":
             raise UserError(f"{where}: {model} does not say how likely a text is; give a model whose weights are here")
-        if True in recipe.calculator:
+        if solving.calculator:
             raise UserError(f"{where}: the calculator cannot interrupt {model}; set calculator=[false]")
 
 

@@ -134,6 +134,11 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, overrides: dict[str, Any
         read_recipe(write(tmp_path), overrides)
 
 
+def test_a_sampling_has_the_first_calculator_alone(tmp_path: Path) -> None:
+    asked = {"samplings": {"s": {"solver": "cot", "lm": "openai:m"}}, "calculator": [False, True]}
+    assert read_recipe(write(tmp_path), asked).samplings == asked["samplings"]
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text() + "limit: 4\n")
