@@ -30,8 +30,8 @@ COMMANDS_HEAD = """\
 # Commands
 
 Each command with all its arguments and options, as `socratic COMMAND --help` prints them. Exit codes: 0 done, 2 a
-mistake in the call (one sentence on standard error says which, and how to mend it), 130 interrupted. What `--set` takes
-is listed in [settings.md](settings.md).
+mistake in the call (one sentence on standard error says which, and how to mend it), 130 interrupted (143 by SIGTERM).
+What `--set` takes is listed in [settings.md](settings.md).
 """
 SETTINGS_HEAD = """\
 # Settings

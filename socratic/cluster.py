@@ -47,7 +47,7 @@ class RaySolving(Solving):
             import ray
             import ray.data
         except ImportError:
-            raise UserError("--engine ray needs Ray; install it with: pip install 'socratic[ray]'") from None
+            raise UserError("--engine ray needs Ray; install it with: pip install '.[ray]' in the clone") from None
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -170,6 +170,8 @@ def _train(
         f"{run.role}: {len(start.examples):,} examples of {len(run.chains):,} chains, "
         f"{_learned(start.examples):,} learned tokens an epoch, learning rate {start.rate:g}, {default_device()}"
     )
+    if not run.dev_chains and settings.dev_limit != 0:
+        on_note("none of the chains is of a dev problem, so the last update is kept, whatever its loss")
     if is_main_process():
         write_json(out / PLAN, plan)  # from here on the folder is a run
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / _CHECKPOINTS, on_note))
@@ -218,12 +220,9 @@ def _train(
 
 
 def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) -> str:
-    """The same for trainings that differ in their seed alone, and in that of the students they start from."""
-    origin = (
-        start.before.recipe
-        if start.before and start.before.recipe
-        else start.student.base.model_dump(exclude={"model"})
-    )
+    """The same for trainings that differ in their seed alone, in that of the students they start from, or in places."""
+    base = start.student.base
+    origin = (start.before and start.before.recipe) or base.sha256 or base.location
     partner = settings.partner
     if partner and is_checkpoint(Path(partner)):
         partner = read_card(Path(partner)).recipe

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,7 @@ def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tm
 
     first = recipe("a")
     assert recipe("b", seed=7) == first
+    assert recipe("moved", start=str(shutil.copytree(student, tmp_path / "elsewhere"))) == first
     assert recipe("c", weight_decay=0.5) != first
     assert recipe("d", chains=CHAINS[:2]) != first
     assert recipe("e", start=str(tmp_path / "a")) == recipe("f", start=str(tmp_path / "b")) != first
@@ -150,6 +152,7 @@ def test_one_call_trains_and_loads(student: str, tmp_path: Path) -> None:
     made = fit_by_name("qg", CHAINS, student, tmp_path / "qg", qg_sees="questions", on_note=notes.append, max_steps=1)
     assert (made.role, made.qg_sees) == ("qg", "questions")
     assert any("update 1 of 1" in note for note in notes)
+    assert any("none of the chains is of a dev problem" in note for note in notes)
     with pytest.raises(UserError, match="unknown setting 'max_step'; did you mean 'max_steps'"):
         fit_by_name("qg", CHAINS, student, tmp_path / "other", max_step=1)
 

@@ -51,7 +51,7 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        raise UserError("serve needs aiohttp; install it with: pip install 'socratic[serve]'") from None
+        raise UserError("serve needs aiohttp; install it with: pip install '.[serve]' in the clone") from None
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, "local", planner)
     service = Service(solving, batch_size, api_key)
 
