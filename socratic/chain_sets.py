@@ -361,6 +361,8 @@ def _mix(making: Making, settings: MixSettings) -> list[Chain]:
 def _verdicts(making: Making, settings: VerdictSettings) -> list[Chain]:
     runs = making.runs()
     schooled = [schooling(run, making.reading["data_dir"]) for run in runs]  # which tries every split scheme
+    for unknown in sorted({reason for school in schooled for reason in school.unknown}):
+        making.console.print(f"{making.folder.name}: it cannot be told what was learned: {unknown}", soft_wrap=True)
     gold = []
     if settings.labels == "gold":
         parts = [load_chains(run.config["data"], run.config["split"], **making.reading) for run in runs]

@@ -25,6 +25,8 @@ By = Literal["majority", "verifier", "weighted"]
 Over = Literal["final", "minimum", "product"]
 """What a trace's verdicts come to: the last one, or the least or the product of all."""
 
+SAMPLES = "samples_sha256"
+"""Of all samples that were chosen from, in the config of the run that `write_chosen` writes."""
 JUDGEMENTS = "verdicts.jsonl"
 """What verifiers said of a run's traces, beside them."""
 
@@ -48,7 +50,7 @@ def judged(
     verifier: str,
     judge: Callable[[list[tuple[Problem, Trace]]], Iterable[Judgement]],
 ) -> dict[tuple[str, int], Judgement]:
-    """The judgements of the verifier with hash ``verifier`` on all traces of ``run``, by problem and sample.
+    """The judgements of the verifier called ``verifier`` on all traces of ``run``, by problem and sample.
 
     What stands in the run's `JUDGEMENTS` is not asked for again; ``judge`` gets the others, and each is kept there as
     it comes.
@@ -158,11 +160,15 @@ def write_chosen(
     """A run folder of one trace a problem, for `compare`: ``chosen`` has it, and all samples that it was chosen from.
 
     A trace's tokens and seconds are those of all the samples together. ``how`` says how it was chosen; it may hold the
-    record of a ``verifier``, which then counts among the run's models; ``arm`` is its name in a recipe.
+    record of a ``verifier``, which then counts among the run's models; ``arm`` is its name in a recipe. The run's
+    config has a hash of all these samples beside it.
     """
     verifier = {"verifier": how["verifier"]} if "verifier" in how else {}
     config = {key: value for key, value in runs[0].config.items() if key not in ("samples", "models", "arm")}
     kept = {key: value for key, value in how.items() if key != "verifier"}
+    samples = store.hash_json(
+        [[id, [(one.trace.raw, one.trace.tokens, one.weight) for one in among]] for id, (_, among) in chosen.items()]
+    )
     models: dict[str, Any] = {}
     for number, run in enumerate(runs, start=1):
         named = run.config.get("models", {}).items()
@@ -175,7 +181,7 @@ def write_chosen(
             yield replace(one.trace, sample=0, tokens=tokens, seconds=round(seconds, 4))
 
     named_arm = {"arm": arm} if arm else {}
-    made = {**config, **named_arm, "chosen": kept, "models": {**models, **verifier}}
+    made = {**config, **named_arm, "chosen": {**kept, SAMPLES: samples}, "models": {**models, **verifier}}
     return evaluate(runs[0].problems, solve, out, made)
 
 

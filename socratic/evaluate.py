@@ -233,8 +233,10 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
             f"{out} was made with other settings ({'; '.join(differing)}); choose another folder, "
             "or --resume always to mix them"
         )
+    stored = _read_traces(out, problems, config["samples"])  # refused before anything is changed
     _note_resumption(out, differing)
-    store.atomic_write(out / "config.yaml", _to_yaml(config))
+    if len(stored) < len(problems) * config["samples"]:  # else all was made with the settings that stand there
+        store.atomic_write(out / "config.yaml", _to_yaml(config))
     store.write_jsonl(out / "problems.jsonl", records)
 
 

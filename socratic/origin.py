@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from socratic.evaluate import Run
 from socratic.lm.checkpoint import CARD, Card, is_checkpoint, read_card
 from socratic.tasks import SPLIT_SCHEMES, load_chains, normalise
 from socratic.tasks.base import gold_chain, in_fold
-from socratic.train import chains_hash
+from socratic.train import chains_hash, used_chains
 from socratic.types import Chain, Problem, Trace, UserError
 
 _FOLDERS_UP = 3  # a run lies beside its students, or in a folder or two below them
@@ -126,16 +126,18 @@ def _trainings(folder: Path, found: Schooling) -> Iterator[Card]:
     yield from cards
 
 
-def _chains_of(card: Card, data_dir: str | None) -> list[Chain] | None:
+def _chains_of(card: Card, data_dir: str | None) -> Sequence[Chain] | None:
     """The chains that a student learned from; None where its data are gone or have changed since."""
-    source = str(card.data.get("source")).removeprefix("gold:")
-    limit, dev_limit = card.settings.get("limit"), card.settings.get("dev_limit")
+    names = [name.removeprefix("gold:") for name in str(card.data.get("source")).split(", ")]
     for scheme in SPLIT_SCHEMES:
         try:
-            chains = load_chains(source, "train", data_dir, limit, split_scheme=scheme)
-            dev = load_chains(source, "dev", data_dir, split_scheme=scheme)[:dev_limit]
+            train, dev = (
+                [chain for name in names for chain in load_chains(name, split, data_dir, split_scheme=scheme)]
+                for split in ("train", "dev")
+            )
+            chains, dev_chains = used_chains(train, dev, card.settings)
         except UserError:
             continue
-        if chains_hash(chains, dev) == card.data.get("sha256"):
+        if chains_hash(chains, dev_chains) == card.data.get("sha256"):
             return chains
     return None

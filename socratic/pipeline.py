@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -70,10 +70,12 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
     """The stages of ``recipe`` below the folder ``out``; reads the data, runs nothing."""
     reading = Reading(data_dir=data_dir, split_scheme=recipe.split_scheme)
     planner = _Planner(recipe, out, reading)
-    for seed in recipe.seeds:
-        for name in recipe.students:
-            if student_of(recipe, name, seed)[0].folds is None:  # those with folds serve samplings alone
-                planner.student(name, seed, None)
+    students = [
+        planner.student(name, seed, None)
+        for seed in recipe.seeds
+        for name in recipe.students
+        if student_of(recipe, name, seed)[0].folds is None  # those with folds serve samplings alone
+    ]
     evaluation = tuple(planner.arms())
     selection = tuple(planner.selections(evaluation))
     trained = [chain.problem() for source in dict.fromkeys(planner.read) for chain in planner.chains(source, "train")]
@@ -81,7 +83,9 @@ def make_plan(recipe: Recipe, out: Path, data_dir: str | None = None) -> Plan:
         trained += planner.problems("train", None, None)  # of which no gold chain need be read
     asked = {split: planner.problems(split, recipe.limit, None) for split in recipe.splits}
     overlaps = {split: find_overlaps(trained, problems) for split, problems in asked.items()}
-    return Plan(recipe, out, reading, tuple(planner.made.values()), evaluation, selection, overlaps)
+    needed = _all_needed([*students, *evaluation, *selection])
+    stages = tuple(stage for stage in planner.made.values() if stage in needed)
+    return Plan(recipe, out, reading, stages, evaluation, selection, overlaps)
 
 
 def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
@@ -310,6 +314,7 @@ class _Planner:
                 partner, with_partner, stage = self._model(settings.partner, seed, fold)
                 settings, needs = settings.model_copy(update={"partner": partner}), [before, stage]
             sources, data, sets = self._sources(spec.chains, seed)
+            made = store.hash_json(self._sources(spec.chains, 0)[1]) if any(map(_asks_students, sets)) else None
         key = [TRANSCRIPT_VERSION, spec.role, spec.qg_sees, data, shown, base, with_partner]
         return self._add(
             TrainStage(
@@ -321,6 +326,7 @@ class _Planner:
                 qg_sees=spec.qg_sees,
                 student=student,
                 sources=tuple(sources),
+                made=made,
                 settings=settings,
             )
         )
@@ -414,6 +420,21 @@ class _Planner:
         self._begun.append(place)
         yield
         self._begun.pop()
+
+
+def _asks_students(made: Stage) -> bool:
+    """Whether a set is made of what students wrote, so that each seed makes another."""
+    return any(not isinstance(stage, SetStage) or _asks_students(stage) for stage in made.needs)
+
+
+def _all_needed(stages: Iterable[Stage]) -> set[Stage]:
+    """``stages`` and whatever they build on."""
+    found, waiting = set[Stage](), [*stages]
+    while waiting:
+        if (stage := waiting.pop()) not in found:
+            found.add(stage)
+            waiting += stage.needs
+    return found
 
 
 @contextmanager

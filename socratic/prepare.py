@@ -68,7 +68,10 @@ class TrainSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included."""
+    """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included.
+
+    ``made`` tells how the chains were made, whatever the seed, where another seed makes others.
+    """
 
     role: Role
     student: str
@@ -76,6 +79,7 @@ class TrainingRun:
     dev_chains: Sequence[Chain]
     source: str
     qg_sees: QGSees = "answers"
+    made: str | None = None
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,9 @@ def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
     _check_known(f"{where}.of", made.of, list(recipe.samplings) if maker.of == "runs" else [GOLD, *recipe.sets])
     if maker.of == "runs" and len(set(made.of)) < len(made.of):
         raise UserError(f"{where}.of={made.of} has a sampling twice, whose traces would count double; name each once")
+    for sampling in made.of if maker.of == "runs" else ():
+        if (split := sampling_of(recipe, sampling, 0)[0].split) not in ("train", "dev"):
+            raise UserError(f"samplings.{sampling} solves {split}, which {where} may not learn from; sample train")
     _check_model(recipe, f"{where}.student", made.student)
     if (made.student is not None) != maker.asks:
         needs = "needs a student" if maker.asks else "asks no student"

@@ -32,7 +32,7 @@ from socratic.solving import SolveSettings, Solving
 from socratic.tasks import Reading
 from socratic.tasks.base import SplitScheme
 from socratic.types import Chain, Problem, QGSees, Role, UserError
-from socratic.verifier import checked_verifier, judge
+from socratic.verifier import called, checked_verifier, judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +99,16 @@ class SetStage(Stage):
 
 @dataclass(frozen=True, eq=False)
 class TrainStage(Stage):
-    """A student to be trained; ``sources`` are the names of data sets and the files that hold its chains."""
+    """A student to be trained; ``sources`` are the names of data sets and the files that hold its chains.
+
+    ``made`` is as in `TrainingRun`.
+    """
 
     role: Role
     qg_sees: QGSees
     student: str
     sources: tuple[str, ...]
+    made: str | None
     settings: TrainSettings
 
     @property
@@ -116,7 +120,7 @@ class TrainStage(Stage):
         chains, dev = ([c for source in self.sources for c in load(source, split)] for split in ("train", "dev"))
         if not chains:
             raise UserError(f"{self.name}: nothing came to stand in {', '.join(self.sources)}; make that less strict")
-        run = TrainingRun(self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees)
+        run = TrainingRun(self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees, self.made)
         return Training(f"{number} {self.name}", run, self.settings, self.folder)
 
 
@@ -189,7 +193,7 @@ class SelectStage(Stage):
             lm = checked_verifier(load_lm(self.verifier, dtype="fp32"))
             how["verifier"] = lm.record()
             ask = partial(judge, lm=lm, batch_size=batch_size)
-            judgements = [judged(run, str(lm.fingerprint), ask) for run in runs]
+            judgements = [judged(run, called(lm), ask) for run in runs]
         pool = pooled(runs, judgements, self.how.over)
         most = spent(load_run(self.match)) if self.match else None
         among = {id: within(own, most[id]) if most else own[: self.how.k] for id, own in pool.items()}

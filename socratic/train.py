@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +71,8 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
-    chains = _drawn(outside_fold(run.chains, settings.fold), settings)[: settings.limit]
-    run = replace(run, chains=chains, dev_chains=_drawn(run.dev_chains, settings)[: settings.dev_limit])
+    chains, dev_chains = used_chains(run.chains, run.dev_chains, settings.model_dump())
+    run = replace(run, chains=chains, dev_chains=dev_chains)
     plan = _plan(run, settings)
     with lock(out) if is_main_process() else nullcontext():
         if (out / PLAN).is_file():
@@ -108,9 +108,17 @@ def fit(
     return load_lm(str(out))
 
 
-def _drawn(chains: Sequence[Chain], settings: TrainSettings) -> Sequence[Chain]:
-    """Those of ``samples``: as if only so many of each problem had been asked for."""
-    return [chain for chain in chains if chain.sample < (settings.samples or math.inf)]
+def used_chains(
+    chains: Sequence[Chain], dev_chains: Sequence[Chain], settings: Mapping[str, Any]
+) -> tuple[Sequence[Chain], Sequence[Chain]]:
+    """Those that a training with these ``settings`` reads: outside its fold, of its samples, up to its limits.
+
+    Raises `UserError` as `outside_fold`.
+    """
+    most = settings.get("samples") or math.inf  # as if only so many of each problem had been asked for
+    parts = outside_fold(chains, settings.get("fold")), dev_chains
+    kept, dev = ([chain for chain in part if chain.sample < most] for part in parts)
+    return kept[: settings.get("limit")], dev[: settings.get("dev_limit")]
 
 
 def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
@@ -180,7 +188,7 @@ def _train(
             f"the gradient was not finite in {skipped} of {updates} updates, so little was learned; "
             f"lower learning_rate={start.rate:g} or set precision=fp32, in another --out"
         )
-    recipe = _recipe(run, settings, start, plan["data"]["sha256"])
+    recipe = _recipe(run, settings, start, run.made or plan["data"]["sha256"])
     metrics = _metrics(start, trainer)
     origin = start.before or start.student.card
     card = Card(

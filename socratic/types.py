@@ -216,7 +216,7 @@ class Trace(_Record):
 
 @dataclass(frozen=True)
 class Judgement(_Record):
-    """What a verifier (the SHA-256 of its weights) says of one trace, of which it read ``tokens``.
+    """What a verifier (SHA-256 of its weights, number format) says of one trace, of which it read ``tokens``.
 
     ``right`` is the probability that all is right up to each sub-answer, in order, and then that the final answer is;
     empty where the trace has none, or is too long for the verifier.

@@ -63,7 +63,8 @@ def make_verdicts(
 
     A chain's ``metadata`` has ``verdicts``, ``learn_words``, and the ``models`` that wrote it by name and hash; its
     ``source`` is the run. ``gold`` are the chains of each run's problems by id, for ``labels="gold"``. Raises
-    `UserError` for an incomplete run, where gold is missing, and where nothing is left, saying why.
+    `UserError` for a run that is incomplete or not over train or dev, where gold is missing, and where nothing is left,
+    saying why.
     """
     made = Verdicts()
     groups: dict[tuple[object, ...], dict[str, _Solution]] = {}
@@ -90,6 +91,12 @@ def _solutions(run: Run, school: Schooling | None, counts: Counter[str]) -> Iter
     """The finished traces of ``run`` that may be learned from; counts the others."""
     if run.metrics is None:
         raise UserError(f"{run.path} is not complete; continue it with `socratic evaluate`")
+    for problem in run.problems:
+        if problem.split not in ("train", "dev"):
+            raise UserError(
+                f"{run.path} solves {problem.id}, a problem of {problem.split}, which nothing may be learned from; "
+                "evaluate with --split train"
+            )
     problems = {problem.id: problem for problem in run.problems}
     seen = {problem.id for problem in run.problems if school and school.holds(problem)}
     right = {(score.problem_id, score.sample): score.correct for score in run.scores}

@@ -12,6 +12,7 @@ from test_evaluate import SETTINGS
 from socratic import store
 from socratic.choosing import (
     JUDGEMENTS,
+    SAMPLES,
     Sample,
     accuracy,
     accuracy_within,
@@ -154,12 +155,16 @@ def test_a_chosen_run_is_compared_like_any_other(tmp_path: Path) -> None:
     again = write_chosen([first, second], chosen, how, tmp_path / "out")
     assert again == metrics
     run = load_run(tmp_path / "out")
-    assert run.config["chosen"] == {"by": "majority", "k": 6}
+    assert {**run.config["chosen"], SAMPLES: ""} == {"by": "majority", "k": 6, SAMPLES: ""}
     assert list(run.config["models"]) == ["lm", "lm-2", "verifier"]
     assert (run.samples, metrics["tokens_per_problem"], metrics["seconds_per_problem"]) == (1, 60, 3.0)
     rows = compare([first, run]).rows
     assert [row.parameters for row in rows] == [5, 12]
     with pytest.raises(UserError, match="other settings"):
         write_chosen([first, second], chosen, {**how, "k": 3}, tmp_path / "out")
+    third = run_of(tmp_path / "c", ["0", "9", "7"], models={"lm": {**model, "sha256": "2"}})
+    others = {id: (own[0], own) for id, own in pooled([first, third]).items()}
+    with pytest.raises(UserError, match=f"other settings .*{SAMPLES}"):
+        write_chosen([first, third], others, how, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
     assert store.first_file(tmp_path / "out")

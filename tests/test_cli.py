@@ -597,6 +597,14 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     assert without.json["steps"][str(tmp_path / "run")]["token_f1"] is None
 
 
+def test_a_run_remembers_the_columns_of_its_file(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    say(sure)
+    own = [{"q": c.question, "answer": c.answer, "steps": [s.to_json() for s in c.steps]} for c in CHAINS]
+    file = write_jsonl(tmp_path / "own.jsonl", *own)
+    made = cli("evaluate", file, "--column", "question=q", *PAIR, "--out", tmp_path / "run")
+    assert (made.code, cli("compare", tmp_path / "run", "--steps").err) == (0, "")
+
+
 def test_a_comparison_is_written_as_a_page_and_as_plots(
     cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path
 ) -> None:

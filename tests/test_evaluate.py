@@ -179,6 +179,17 @@ def test_always_continues_in_spite_of_differences_and_notes_them(tmp_path: Path)
     assert load_run(tmp_path).config["seed"] == 8
 
 
+def test_a_complete_run_keeps_what_it_says_of_itself(tmp_path: Path) -> None:
+    metrics = evaluate(PROBLEMS, Script(), tmp_path, SETTINGS, samples=2)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for problems, samples in ((PROBLEMS[:3], 2), (PROBLEMS, 1)):
+        with pytest.raises(UserError, match="which is not among the run's"):
+            evaluate(problems, Script(), tmp_path, SETTINGS, samples, resume="always")
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert evaluate(PROBLEMS, Script(), tmp_path, {**SETTINGS, "seed": 8}, samples=2, resume="always") == metrics
+    assert load_run(tmp_path).config["seed"] == SETTINGS["seed"], "all of it was made with that seed"
+
+
 def test_a_larger_run_that_is_interrupted_is_not_taken_for_complete(tmp_path: Path) -> None:
     evaluate(PROBLEMS[:3], Script(), tmp_path, SETTINGS)
     with pytest.raises(KeyboardInterrupt):

@@ -196,6 +196,26 @@ def test_folds_are_sampled_by_those_who_have_not_seen_them(tmp_path: Path) -> No
         assert all(in_fold(problem.question, fold) for problem in problems)
 
 
+def test_chains_that_differ_by_seed_alone_make_students_of_one_recipe(tmp_path: Path) -> None:
+    students = {**RECIPE["students"], "fold": {"role": "cot", "student": "scratch:llama-mini", "folds": 2}}
+    students["last"] = {"role": "cot", "student": "scratch:llama-mini", "chains": ["gold", "own"]}
+    samplings = {"drawn": {"solver": "cot", "lm": "fold", "temperature": 1.0, "limit": 4}}
+    more: dict[str, Any] = {"samplings": samplings, "sets": {"own": {"make": "harvest", "of": ["drawn"]}}}
+
+    def made(**changes: Any) -> dict[str, str | None]:
+        plan = plan_of(tmp_path, data=FEW, splits=["test"], students=students, **{**more, **changes})
+        return {stage.name: stage.made for stage in plan.stages if isinstance(stage, TrainStage)}
+
+    both = made(seeds=[0, 1])
+    assert both["train last, seed 0"] == both["train last, seed 1"] is not None
+    assert both["train cot, seed 0"] is None, "gold is the same for every seed"
+    alone = made(seeds=[1])
+    assert {name for name in alone if "seed 0" in name} == set()
+    assert alone["train last, seed 1"] == both["train last, seed 1"]
+    warmer = {"drawn": {**samplings["drawn"], "temperature": 0.5}}
+    assert made(seeds=[1], samplings=warmer)["train last, seed 1"] != both["train last, seed 1"]
+
+
 def test_splits_of_other_data_have_the_arms_that_run_on_them(tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text('{"question": "Ann has 2 pens and gets 3 more. How many has she?", "answer": "5"}\n')

@@ -74,6 +74,13 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             {"samplings": {"s": {"solver": "cot", "lm": "cot"}}, "sets": {"m": {"make": "harvest", "of": ["s", "s"]}}},
             "sets.m.of=.* has a sampling twice, .*; name each once",
         ),
+        (
+            {
+                "samplings": {"s": {"solver": "cot", "lm": "cot", "split": "test"}},
+                "sets": {"m": {"make": "verdicts", "of": ["s"]}},
+            },
+            "samplings.s solves test, which sets.m may not learn from; sample train",
+        ),
         ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),

@@ -139,6 +139,16 @@ def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tm
     assert recipe("c", weight_decay=0.5) != first
     assert recipe("d", chains=CHAINS[:2]) != first
     assert recipe("e", start=str(tmp_path / "a")) == recipe("f", start=str(tmp_path / "b")) != first
+    made = [
+        train(
+            TrainingRun("unified", student, CHAINS[:count], [], "tiny", made="harvest"),
+            TrainSettings.parse({**PLAIN, "max_steps": 1}),
+            tmp_path / f"made-{count}",
+            lambda note: None,
+        )
+        for count in (1, 2)
+    ]
+    assert made[0].recipe == made[1].recipe != first, "chains that another seed makes otherwise"
     read = read_card(tmp_path / "a").metrics["trained_tokens"]
     (origin,) = read_card(tmp_path / "a").lineage
     assert load_lm(str(tmp_path / "a")).training == {"recipe": first, "seed": 0, "tokens": {origin: read}}

@@ -14,11 +14,14 @@ from socratic import fit, load_chains, store
 from socratic.evaluate import Run, evaluate, load_run
 from socratic.lm.checkpoint import read_card
 from socratic.origin import Schooling, schooling
+from socratic.prepare import TrainingRun, TrainSettings
 from socratic.prompts import render_raw
+from socratic.tasks.base import in_fold
+from socratic.train import train
 from socratic.types import Problem, Step, StopReason, Trace, UserError
 from socratic.verdicts import Verdicts, VerdictSettings, make_verdicts
 
-PROBLEMS = [c.problem() for c in CHAINS]
+PROBLEMS = [replace(c.problem(), split="train") for c in CHAINS]
 GOLD = {c.problem_id: c for c in CHAINS}
 
 
@@ -146,3 +149,26 @@ def test_where_a_student_went_to_school(tmp_path: Path) -> None:
     assert any("which it started from, is gone" in reason for reason in unknown)
     assert any(reason.startswith("base: its folder is not in those above") for reason in unknown)
     assert read_card(tmp_path / "student").role == "cot"
+
+
+def test_a_fold_and_several_sets_of_chains_are_looked_up_as_they_were_learned(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    for file, chains in ((first, CHAINS[:2]), (second, CHAINS[2:])):
+        store.write_jsonl(file, (c.to_json() for c in chains))
+    fold = next(f"{k}/2" for k in (1, 2) if in_fold(CHAINS[0].question, f"{k}/2"))
+    learned = [c for c in CHAINS if not in_fold(c.question, fold)]
+    run = TrainingRun("cot", save_tiny(tmp_path / "tiny"), CHAINS, [], f"{first}, {second}")
+    train(run, TrainSettings.parse({"max_steps": 1, "fold": fold}), tmp_path / "student", lambda note: None)
+    files = store.read_json(tmp_path / "student" / "manifest.json")["files"]
+    weights = {file: files[file]["sha256"] for file in files if file.endswith(".safetensors")}
+    model = {"name": "student", "sha256": store.hash_json(weights)}
+    found = schooling(replace(run_of(tmp_path / "r", {A: [True]}), config={"models": {"lm": model}}))
+    assert found.unknown == []
+    assert [found.holds(problem) for problem in PROBLEMS] == [c in learned for c in CHAINS]
+
+
+def test_nothing_is_learned_from_test_problems(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {A: [True, False]})
+    tested = replace(run, problems=tuple(replace(problem, split="test") for problem in run.problems))
+    with pytest.raises(UserError, match=f"solves {A}, a problem of test, which nothing may be learned from"):
+        made(tested, keep_seen=True)

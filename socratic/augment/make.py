@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,6 +68,7 @@ def augment(
     """
     done = Augmented(list(chains))
     gate = _Gate(chains, against)
+    taken = {chain.problem_id for chain in chains}
     for kind in kinds:
         count = done.counts[kind] = Counter()
         if kind in ("marks", "bare"):
@@ -74,8 +76,16 @@ def augment(
             continue
         sources = [chain for chain in done.chains[: len(chains)] if not in_dev(chain.question)]
         made = (new for chain in sources for new in _made(kind, chain, copies, seed, count))
-        done.chains += [new for new in made if gate.lets_through(new, count)]
+        done.chains += [_with_own_id(new, taken) for new in made if gate.lets_through(new, count)]
     return done
+
+
+def _with_own_id(chain: Chain, taken: set[str]) -> Chain:
+    """``chain``, with a number behind its id where another problem has that, as where a problem has several chains."""
+    ids = (f"{chain.problem_id}-{number}" for number in itertools.count(2))
+    id = next(id for id in itertools.chain([chain.problem_id], ids) if id not in taken)
+    taken.add(id)
+    return replace(chain, problem_id=id)
 
 
 class _Gate:

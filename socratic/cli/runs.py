@@ -210,7 +210,8 @@ def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
 
     config = run.config
     try:
-        chains = load_chains(config.get("data", ""), config["split"], data_dir, split_scheme=config["split_scheme"])
+        how = {"split_scheme": config["split_scheme"], "columns": config.get("columns")}
+        chains = load_chains(config.get("data", ""), config["split"], data_dir, **how)
     except (UserError, KeyError) as error:
         err.print(Text(visible(f"{run.path} is judged without gold steps: {error}")), soft_wrap=True)
         return {}

@@ -289,7 +289,9 @@ def evaluate(
     chains = load_chains(name, split, data_dir, **data) if kinds or with_gold_plans else []
     if with_gold_plans:
         problems = with_plans(problems, chains, solving.guidance)
-    record = {"data": name, "split": split, "split_scheme": split_scheme, **({"fold": fold} if fold else {})}
+    kept = {"fold": fold, "columns": data["columns"]}
+    record = {"data": name, "split": split, "split_scheme": split_scheme}
+    record |= {key: value for key, value in kept.items() if value}
 
     def run(solving: Solving, folder: Path) -> dict[str, Any]:
         what = f"{name} {split}" if folder == out_dir else folder.name

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from socratic import stats
 from socratic.answers import canonical
+from socratic.choosing import SAMPLES
 from socratic.evaluate import (
     Metrics,
     Run,
@@ -253,6 +254,8 @@ def _recipe(run: Run) -> object:
         return None
     recipes = {role: (model["training"]["recipe"], model["dtype"]) for role, model in models.items()}
     kept = {key: value for key, value in run.config.items() if key not in ("seed", "models", "intervention")}
+    if "chosen" in kept:
+        kept["chosen"] = {key: value for key, value in kept["chosen"].items() if key != SAMPLES}
     return kept, recipes, run.config.get("intervention", {}).get("kind")
 
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import zip_longest
 from statistics import fmean
 from typing import Any
@@ -19,10 +20,10 @@ from rich.table import Table
 from socratic.answers import extract, sub_answer_value
 from socratic.calculator import disagreements, marks, prose
 from socratic.evaluate import Run
+from socratic.numerals import digits, values
 from socratic.report.tables import new_table, percent, text
 from socratic.types import Chain, Problem, Step, Trace
 
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _NOT_ASKING = ("cot", "answer", "zero-shot-cot", "few-shot-cot", "likelihood")
 
 
@@ -87,9 +88,8 @@ def step_accuracy(trace: Trace, chain: Chain | None) -> float | None:
     """
     if chain is None or trace.solver in _NOT_ASKING:
         return None
-    found = [sub_answer_value(step.answer) for step in trace.steps]
-    values = [sub_answer_value(step.answer) for step in chain.steps]
-    gold = [(place, value) for place, value in enumerate(values) if value is not None]
+    found, wanted = ([sub_answer_value(step.answer) for step in steps] for steps in (trace.steps, chain.steps))
+    gold = [(place, value) for place, value in enumerate(wanted) if value is not None]
     return fmean(place < len(found) and found[place] == value for place, value in gold) if gold else None
 
 
@@ -102,11 +102,11 @@ def token_f1(text: str, gold: str) -> float:
 
 def has_unused_step(trace: Trace) -> bool:
     """Whether the result of a step stands in no later calculation and is not the answer."""
-    values = [sub_answer_value(step.answer) for step in trace.steps]
+    results = [sub_answer_value(step.answer) for step in trace.steps]
     answer = extract(trace.answer or "", "number").predicted
-    for place, value in enumerate(values):
+    for place, value in enumerate(results):
         later = " ".join(step.answer for step in trace.steps[place + 1 :])
-        if value is not None and value != answer and value not in _numbers(later):
+        if value is not None and value != answer and Fraction(value) not in _in_digits(later):
             return True
     return False
 
@@ -137,15 +137,14 @@ def bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def _leaks(problem: Problem, steps: Sequence[Step]) -> Iterator[bool]:
-    known = _numbers(f"{problem.context or ''} {problem.question}")
+    known = values(f"{problem.context or ''} {problem.question}")  # "five" is as well known as 5
     for step in steps:
-        yield bool(_numbers(step.question) - known)
-        known |= _numbers(f"{step.question} {step.answer}")
+        yield bool(_in_digits(step.question) - known)
+        known |= values(f"{step.question} {step.answer}")
 
 
-def _numbers(text: str) -> set[str | None]:
-    """The numbers in a text, in canonical form."""
-    return {extract(number, "number").predicted for number in _NUMBER.findall(text)}
+def _in_digits(text: str) -> set[Fraction]:
+    return {number for _, number in digits(text)}
 
 
 def _mean(values: Sequence[Any]) -> float | None:

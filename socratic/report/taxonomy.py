@@ -65,15 +65,17 @@ def diagnose(problem: Problem, trace: Trace, score: Score, chain: Chain) -> Erro
     last = Fraction(canonical(chain.answer, "number"))
     on_the_way = reachable(gold, stated) | {last, *_results(chain.steps)}
     reached: set[Fraction] = set()
+    ends = max(1, sum(step.value == last for step in gold))  # gold itself may have its last result on the way
     for made in calculations(trace.steps):
-        if last in reached and made.value not in reached:
+        if not ends and made.value not in reached:
             return "extra"
         if made.value not in on_the_way | reached:
             return _name(made, _left(gold, reached), stated)
         if not made.holds:
             return "arithmetic"
         reached.add(made.value)
-    return "quantity" if last in reached else "early_stop"
+        ends = max(0, ends - (made.value == last))
+    return "early_stop" if ends else "quantity"
 
 
 def _left(gold: Sequence[Calculation], reached: set[Fraction]) -> list[Calculation]:

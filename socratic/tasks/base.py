@@ -114,6 +114,11 @@ def take_fold(items: Sequence[Item], fold: str) -> list[Item]:
     """
     chains = [chain for _, chain in items if chain is not None]
     inside = dict(zip((chain.problem_id for chain in chains), _folded(chains, fold), strict=True))
+    for problem, _ in items:
+        if problem.id not in inside and (origin := problem.metadata.get("made_from")):
+            raise UserError(
+                f"{problem.id} was made from {origin}, whose fold is not known here; give chains, that one's too"
+            )
     return [item for item in items if inside.get(item[0].id, in_fold(item[0].question, fold))]
 
 

@@ -79,6 +79,15 @@ def test_a_problem_is_made_once_and_must_pass_curation() -> None:
     assert augment([odd], ["prefix"], []).counts["prefix"] == {"unfounded_number": 1}
 
 
+def test_what_is_made_of_several_chains_of_a_problem_can_be_trained_on(tmp_path: Path) -> None:
+    asked = replace(PENS.steps[0], question="How many pens are in the boxes?")
+    other = replace(PENS, sample=1, steps=(asked, PENS.steps[1]))
+    done = augment([PENS, other], ["prefix"], [])
+    assert [c.problem_id for c in done.chains[2:]] == ["d/train/1/prefix-1", "d/train/1/prefix-1-2"]
+    write_jsonl(tmp_path / "c.jsonl", (c.to_json() for c in done.chains))
+    assert sum(len(load_chains(str(tmp_path / "c.jsonl"), split)) for split in ("train", "dev")) == 4
+
+
 def test_kinds_build_on_each_other_in_their_order() -> None:
     chain = replace(PENS, steps=(Step(PENS.steps[0].question, "Ann has 3*12=36 pens."), PENS.steps[1]))
     kinds = chosen_kinds(["bare", "prefix", "marks"])

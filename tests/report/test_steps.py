@@ -77,6 +77,8 @@ def test_an_unused_step_leads_nowhere() -> None:
     assert not has_unused_step(trace(*GOLD))
     assert has_unused_step(trace(Step("Q?", "It is 8."), *GOLD))
     assert not has_unused_step(trace(Step("Q?", "A name."), *GOLD))
+    half = Step("What share?", "It is 1/2=<<1/2=.5>>.5.")
+    assert not has_unused_step(trace(half, Step("How many?", "10*.5=<<10*.5=5>>5"), Step("And?", "36-5=31")))
 
 
 def test_token_f1() -> None:
@@ -87,10 +89,17 @@ def test_token_f1() -> None:
 
 @pytest.mark.parametrize(
     ("question", "leaks"),
-    [("What are 12 plus 5?", 0), ("How many are 3, 12 and 1,200?", 0), ("How many are 1200?", 0), ("And 7?", 1)],
+    [
+        ("What are 12 plus 5?", 0),
+        ("How many are 3, 12 and 1,200?", 0),
+        ("How many are 1200?", 0),
+        ("And 7?", 1),
+        ("And Eve's 4?", 0),
+        ("What have both of them?", 0),
+    ],
 )
 def test_numbers_are_the_same_however_they_are_written(tmp_path: Path, question: str, leaks: int) -> None:
-    problem = Problem("p", "d", "test", "Ann has 12, Bob 5, Cid 3 and Dora 1,200. How many have they?", "31")
+    problem = Problem("p", "d", "test", "Ann has 12, Bob 5, Cid 3, Eve four and Dora 1,200. How many have they?", "31")
     given = trace(Step(question, "So many."))
     run_evaluation([problem], lambda jobs: iter([given]), tmp_path, {"solver": "iterative"})
     assert judge(load_run(tmp_path), {}).leaking == leaks

@@ -58,6 +58,20 @@ def test_the_first_place_where_a_trace_leaves_gold(answers: list[str], error: Er
     assert named(trace("\n".join(answers), solver="cot")) == error  # a chain of thought is read the same way
 
 
+def test_gold_may_come_by_its_last_result_on_the_way() -> None:
+    steps = tuple(Step("Q?", answer) for answer in ("2*3=<<2*3=6>>6", "6+4=<<6+4=10>>10", "10-4=<<10-4=6>>6"))
+    problem = Problem("p", "d", "test", "Ann has 2 bags of 3 pens, finds 4 and loses 4. Pens?", "6")
+    gold = Chain("p", "d", problem.question, "6", "number", steps)
+
+    def error(*answers: str) -> Error:
+        made = trace(*answers, slot="10")
+        return diagnose(problem, made, score_trace(problem, made), gold)
+
+    assert error(*(step.answer for step in steps[:2])) == "early_stop"
+    assert error(*(step.answer for step in steps)) == "quantity"
+    assert error(*(step.answer for step in steps), "6*9=<<6*9=54>>54") == "extra"
+
+
 def test_without_a_number_nothing_else_counts() -> None:
     assert named(trace("2+2=<<2+2=4>>4", slot="?")) == "unparsed"
 

@@ -8,7 +8,7 @@ import pytest
 from socratic.prepare import TrainSettings
 from socratic.store import write_jsonl
 from socratic.tasks import in_dev, load_chains, load_problems
-from socratic.tasks.base import in_fold, outside_fold, parse_fold
+from socratic.tasks.base import in_fold, outside_fold, parse_fold, take_fold
 from socratic.types import Chain, Step, UserError
 
 
@@ -84,3 +84,9 @@ def test_folds_and_dev_are_drawn_apart() -> None:
     dev = [question for question in questions if in_dev(question)]
     share = sum(in_fold(question, "1/4") for question in dev) / len(dev)
     assert 0.15 < share < 0.35
+
+
+def test_a_variants_problem_alone_has_no_known_fold(tmp_path: Path) -> None:
+    problem = replace(CHAINS[0].problem(), id="d/train/0/vary-0", metadata={"made_from": "d/train/0"})
+    with pytest.raises(UserError, match="was made from d/train/0, whose fold is not known here"):
+        take_fold([(problem, None)], "1/4")
