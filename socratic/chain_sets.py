@@ -21,7 +21,7 @@ from socratic.curate import By, curate
 from socratic.evaluate import Run, load_run
 from socratic.formats import Form, mixed, one_line
 from socratic.harvest import harvest, histories
-from socratic.lm.load import ENDPOINT, default_device, load_lm, load_pretrained, torch_dtype
+from socratic.lm.load import ENDPOINT, default_device, load_lm, torch_dtype
 from socratic.origin import schooling
 from socratic.progress import annotate_with_bar, evaluate_with_bar
 from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
@@ -29,25 +29,15 @@ from socratic.rewards import Kind as Reward
 from socratic.rewards import answering, questions_given, rewarded, rewards
 from socratic.store import hash_json, read_records, write_json
 from socratic.tasks import TASKS, Reading, load_chains, load_problems
-from socratic.tasks.base import carve, take_fold
+from socratic.tasks.base import take_fold
+from socratic.tasks.sets import load_set
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.jobs import jobs_of
-from socratic.teacher.soften import soften
+from socratic.teacher.soften import load_teacher, soften
 from socratic.teacher.teach import Job, ReplySettings, TeachSettings
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
 from socratic.verdicts import VerdictSettings, make_verdicts
-
-CHAINS = "chains.jsonl"
-"""The file in the folder of a set."""
-
-
-def load_set(source: str, split: str, reading: Reading) -> list[Chain]:
-    """The chains of a data set or a user's file, as `load_chains` gives them, or of a set, which may be empty."""
-    if Path(source).name != CHAINS:
-        return load_chains(source, split, **reading)
-    made = read_records(Path(source), Chain)
-    return [chain for _, chain in carve([(chain.problem(), chain) for chain in made], split) if chain]
 
 
 @dataclass(frozen=True)
@@ -182,8 +172,9 @@ class HarvestSettings(Settings):
 def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
     runs = making.runs()
     gold: list[Chain] = []
-    with suppress(UserError):  # a data set need not have any
-        gold = load_chains(runs[0].config["data"], runs[0].config["split"], **making.reading)
+    for data, split in dict.fromkeys((run.config["data"], run.config["split"]) for run in runs):
+        with suppress(UserError):  # a data set need not have any
+            gold += load_chains(data, split, **making.reading)
     if settings.history == "predicted":
         done = histories(runs, gold, most=settings.most, trained_on=settings.trained_on)
     else:
@@ -248,9 +239,7 @@ def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
     made: list[Chain] = []
     for _, name, chains in making.asked(making.chains("train", "dev")):
         device = default_device()
-        teacher = load_pretrained(name, torch_dtype("auto", device))
-        if teacher.model.config.is_encoder_decoder:
-            raise UserError(f"{name} is an encoder-decoder, which does not read on from a text; give a decoder")
+        teacher = load_teacher(name, torch_dtype("auto", device))
         prompt = load_prompt(settings.style, chains[0].dataset)
         made += soften(chains, teacher.model.to(device).eval(), Codec(teacher.tokenizer), prompt, settings.top)
     return made

@@ -69,6 +69,8 @@ def evaluate(
     no trace yet and yields their traces in any order; it is not called where none is missing. An interrupted run
     continues on the next call.
 
+    Samples that ended in ``model_error`` are asked for again then.
+
     ``resume`` says what happens to a run that already stands in ``out``: ``never`` refuses it; ``if-possible``
     continues it where settings and problems are the same; ``always`` continues in spite of differences and notes them
     in ``env.json``. Raises `UserError` for a refused or foreign folder, one that another process holds, stored traces
@@ -79,6 +81,7 @@ def evaluate(
     config = _plain({**settings, "samples": samples})
     with store.lock(out):
         _open_run(out, config, problems, resume)
+        _drop_failures(out, problems, samples)
         with store.JsonlAppender(out / "traces.jsonl") as log:
             traces = _read_traces(out, problems, samples)
             done = {(trace.problem_id, trace.sample) for trace in traces}
@@ -282,6 +285,13 @@ def _read_traces(out: Path, problems: Sequence[Problem], samples: int) -> list[T
         seen.add(key)
         traces.append(trace)
     return traces
+
+
+def _drop_failures(out: Path, problems: Sequence[Problem], samples: int) -> None:
+    """Take out the traces of an endpoint that failed, so that they are asked for again."""
+    traces = _read_traces(out, problems, samples)
+    if len(kept := [trace for trace in traces if trace.stop_reason != "model_error"]) < len(traces):
+        store.write_jsonl(out / "traces.jsonl", (trace.to_json() for trace in kept))
 
 
 def _load_unscored(path: Path) -> Run:

@@ -10,8 +10,9 @@ from typing import Any
 from socratic import store
 from socratic.evaluate import Run
 from socratic.lm.checkpoint import CARD, Card, is_checkpoint, read_card
-from socratic.tasks import SPLIT_SCHEMES, load_chains, normalise
+from socratic.tasks import SPLIT_SCHEMES, Reading, normalise
 from socratic.tasks.base import gold_chain, in_fold
+from socratic.tasks.sets import load_set
 from socratic.train import chains_hash, used_chains
 from socratic.types import Chain, Problem, Trace, UserError
 
@@ -130,10 +131,10 @@ def _chains_of(card: Card, data_dir: str | None) -> Sequence[Chain] | None:
     """The chains that a student learned from; None where its data are gone or have changed since."""
     names = [name.removeprefix("gold:") for name in str(card.data.get("source")).split(", ")]
     for scheme in SPLIT_SCHEMES:
+        how = Reading(data_dir=data_dir, split_scheme=scheme)
         try:
             train, dev = (
-                [chain for name in names for chain in load_chains(name, split, data_dir, split_scheme=scheme)]
-                for split in ("train", "dev")
+                [chain for name in names for chain in load_set(name, split, how)] for split in ("train", "dev")
             )
             chains, dev_chains = used_chains(train, dev, card.settings)
         except UserError:

@@ -14,13 +14,14 @@ import yaml
 from rich.console import Console
 
 from socratic import store
-from socratic.chain_sets import CHAINS, MAKERS, load_set
+from socratic.chain_sets import MAKERS
 from socratic.config import Settings
 from socratic.evaluate import load_run
 from socratic.formats import formed
 from socratic.guidance import with_plans
 from socratic.likelihood import offered
 from socratic.lm.base import LM
+from socratic.lm.checkpoint import read_card
 from socratic.lm.endpoint import role_instructions
 from socratic.lm.load import ENDPOINT, hush_transformers, load_lm
 from socratic.progress import train_with_bars
@@ -32,6 +33,7 @@ from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
 from socratic.tasks import Reading, load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
+from socratic.tasks.sets import CHAINS, SETS, load_set
 from socratic.teacher.client import Endpoint
 from socratic.types import Chain, Problem, UserError
 
@@ -274,8 +276,9 @@ class _Planner:
                 for problem in problems:
                     offered(problem)  # refused before anything is trained
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
-        if settings.plan_by == "gold" and arm.qg in self.recipe.students:
-            guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance
+        if settings.plan_by == "gold" and arm.qg:
+            own = arm.qg in self.recipe.students
+            guidance = (student_of(self.recipe, arm.qg, settings.seed)[1] if own else read_card(Path(arm.qg))).guidance
             problems = tuple(with_plans(problems, self.chains(*self.recipe.source(split)), guidance))
         samples = arm.samples or self.recipe.samples
         models = {place: model for place, (model, _, _) in used.items()}
@@ -358,7 +361,7 @@ class _Planner:
         return self._add(
             SetStage(
                 name=f"{spec.make} {name}",
-                link=self.out / "sets" / name,
+                link=self.out / SETS / name,
                 key=store.hash_json(
                     [TRANSCRIPT_VERSION, gold, spec.make, _given(settings), keys, spec.limit, *readers, *self.scheme]
                 ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator
 from socratic.config import Settings
 from socratic.examples import build_examples, pack, unpack
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
-from socratic.lm.load import Pretrained, load_pretrained, load_student
+from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import FORMATS, TRANSCRIPT_VERSION, CompletionFormat, format_name, learned_text, render_problem
 from socratic.store import atomic_write, cache_folder, hash_json, hash_text
 from socratic.tasks.base import parse_fold
@@ -161,8 +160,8 @@ def _student(run: TrainingRun) -> tuple[Pretrained, Card | None]:
     """The weights to start from, in fp32, and their card where they were trained before."""
     import torch
 
-    if is_checkpoint(Path(run.student)):
-        return load_student(Path(run.student), torch.float32)
+    if is_checkpoint(folder := local_folder(run.student)):
+        return load_student(folder, torch.float32)
     if run.student.startswith("scratch:"):
         from socratic.lm import scratch
 
@@ -197,7 +196,9 @@ def _examples(
     chains = [chain for chain in chains if chain.metadata.get("weight") != 0]
     if len(chains) < _CACHED:
         return _build(run, chains, settings, codec, seq2seq)
-    tokenizer = hash_text(codec.tokenizer.backend_tokenizer.to_str())
+    if (backend := getattr(codec.tokenizer, "backend_tokenizer", None)) is None:  # written in Python
+        return _build(run, chains, settings, codec, seq2seq)
+    tokenizer = hash_text(backend.to_str())
     form = [TRANSCRIPT_VERSION, settings.format, settings.guidance, seq2seq]
     how = [*form, run.role, settings.also, run.qg_sees, tokenizer, codec.end_id, codec.bos]
     path = cache_folder() / f"examples-{hash_json([how, [chain.to_json() for chain in chains]])[:32]}.npz"

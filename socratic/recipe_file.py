@@ -150,7 +150,8 @@ def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
     if maker.of == "runs" and len(set(made.of)) < len(made.of):
         raise UserError(f"{where}.of={made.of} has a sampling twice, whose traces would count double; name each once")
     for sampling in made.of if maker.of == "runs" else ():
-        if (split := sampling_of(recipe, sampling, 0)[0].split) not in ("train", "dev"):
+        split = sampling_of(recipe, sampling, 0)[0].split
+        if recipe.source(split)[1] not in (("train", "dev") if made.make == "verdicts" else ("train",)):
             raise UserError(f"samplings.{sampling} solves {split}, which {where} may not learn from; sample train")
     _check_model(recipe, f"{where}.student", made.student)
     if (made.student is not None) != maker.asks:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from socratic import store
-from socratic.chain_sets import CHAINS, Maker, Making
+from socratic.chain_sets import Maker, Making
 from socratic.choosing import choose, judged, pooled, spent, within, write_chosen
 from socratic.config import Settings
 from socratic.evaluate import load_run
@@ -31,6 +31,7 @@ from socratic.recipe import SelectionSpec
 from socratic.solving import SolveSettings, Solving
 from socratic.tasks import Reading
 from socratic.tasks.base import SplitScheme
+from socratic.tasks.sets import CHAINS
 from socratic.types import Chain, Problem, QGSees, Role, UserError
 from socratic.verifier import called, checked_verifier, judge
 
@@ -202,7 +203,9 @@ class SelectStage(Stage):
 
 
 def _is_run(folder: Path) -> bool:
+    """Whether a run is complete, and no endpoint failed: such samples are asked for again."""
     try:
-        return load_run(folder).metrics is not None
+        metrics = load_run(folder).metrics
     except UserError:
         return False
+    return metrics is not None and not metrics["stop_reasons"]["model_error"]

@@ -80,6 +80,7 @@ def train(
             if is_checkpoint(out):
                 if (fault := check_manifest(out)) is None:
                     on_note(f"{out} is already trained; give another --out to train again")
+                    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)  # of one killed at its very end
                     return read_card(out)
                 on_note(f"{out} is no longer whole ({fault}) and is trained again")
         elif is_main_process() and (foreign := first_file(out)):
@@ -208,7 +209,7 @@ def _train(
         recipe=recipe,
         fold=settings.fold if origin is None or origin.fold == settings.fold else None,
         lineage={
-            **(start.before.lineage if start.before else {}),
+            **(origin.lineage if origin else {}),
             hash_json([recipe, settings.seed])[:16]: metrics["trained_tokens"],
         },
         metrics=_finite(metrics),
@@ -246,11 +247,13 @@ def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
     import torch
 
     log = trainer.state.log_history
+    dev_losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    kept = trainer.state.best_global_step
     input_tokens = sum(len(e.ids) + len(e.source) for e in start.examples)
     losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
     return {
         "train_loss": round(sum(losses) / len(losses), 5),
-        "dev_loss": min((entry["eval_loss"] for entry in log if "eval_loss" in entry), default=None),
+        "dev_loss": dev_losses.get(kept, min(dev_losses.values(), default=None)),
         "dev_accuracy": max((entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry), default=None),
         "updates": trainer.state.global_step,
         "epochs": round(trainer.state.epoch or 0.0, 3),

@@ -23,13 +23,13 @@ from test_local import TEMPLATE
 from tiny import byte_tokenizer
 
 from socratic import chain_sets, prompts
-from socratic.chain_sets import CHAINS, load_set
 from socratic.lm.scripted import ScriptedLM
 from socratic.pipeline import make_plan
 from socratic.recipe_file import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
 from socratic.tasks.base import in_dev
+from socratic.tasks.sets import CHAINS, load_set
 from socratic.teacher import faults, teach
 from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec

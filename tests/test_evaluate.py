@@ -179,6 +179,19 @@ def test_always_continues_in_spite_of_differences_and_notes_them(tmp_path: Path)
     assert load_run(tmp_path).config["seed"] == 8
 
 
+def test_what_an_endpoint_failed_at_is_asked_for_again(tmp_path: Path) -> None:
+    def failing(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        for problem, sample in pending:
+            yield answer(problem, sample, stop="model_error" if problem in PROBLEMS[2:4] else "finished")
+
+    metrics = evaluate(PROBLEMS, failing, tmp_path, SETTINGS)
+    assert metrics["stop_reasons"]["model_error"] == 2
+    script = Script()
+    metrics = evaluate(PROBLEMS, script, tmp_path, SETTINGS)
+    assert sorted(id for id, _ in script.asked) == [p.id for p in PROBLEMS[2:4]]
+    assert (metrics["stop_reasons"]["model_error"], metrics["correct"]["rate"]) == (0, 1.0)
+
+
 def test_a_complete_run_keeps_what_it_says_of_itself(tmp_path: Path) -> None:
     metrics = evaluate(PROBLEMS, Script(), tmp_path, SETTINGS, samples=2)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -13,17 +13,18 @@ import pytest
 import yaml
 from rich.console import Console
 
-from socratic import pipeline, prompts, stages
-from socratic.chain_sets import load_set
+from socratic import fit, pipeline, prompts, stages
 from socratic.evaluate import load_run
 from socratic.formats import mixed
+from socratic.guidance import PLAN
 from socratic.lm import endpoint
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe_file import read_recipe
 from socratic.stages import SetStage, TrainStage
-from socratic.store import shipped
+from socratic.store import shipped, write_jsonl
 from socratic.tasks import SPLIT_SCHEMES, TASKS, load_chains, load_problems
 from socratic.tasks.base import Item, SplitScheme, in_fold
+from socratic.tasks.sets import load_set
 from socratic.types import Chain, Step, UserError
 
 RECIPE: dict[str, Any] = {
@@ -311,6 +312,23 @@ def test_a_curve_has_the_arms_against_their_numbers(tmp_path: Path) -> None:
     assert plot.name == "size, longer, calculator on"
     assert [row[:2] for row in plot.rows] == [("both", "0.5"), ("both", "2"), ("one", "0.5")]
     assert plot.png()[:4] == b"\x89PNG"
+
+
+def test_gold_plans_are_in_the_form_that_the_qg_reads(tmp_path: Path) -> None:
+    chains = load_chains(FEW, "train")[:4]
+    guided = tmp_path / "guided"
+    fit("qg", chains, "scratch:llama-micro", guided, on_note=lambda note: None, guidance="count", max_steps=1)
+    arms = {**RECIPE["arms"], "gold": {"solver": "socratic", "qg": str(guided), "qa": "base", "plan_by": "gold"}}
+    plan = plan_of(tmp_path, data=FEW, splits=["dev"], arms=arms)
+    [stage] = [stage for stage in plan.evaluation if stage.arm == "gold"]
+    assert all(PLAN in problem.metadata for problem in stage.problems)
+
+
+def test_a_file_of_chains_may_have_any_name(tmp_path: Path) -> None:
+    file = tmp_path / "chains.jsonl"
+    write_jsonl(file, [{"question": "How many is 1 + 1?", "answer": "2", "steps": [{"question": "Q?", "answer": "2"}]}])
+    reading = plan_of(tmp_path).reading
+    assert sum(len(load_set(str(file), split, reading)) for split in ("train", "dev")) == 1
 
 
 def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:

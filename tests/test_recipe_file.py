@@ -81,6 +81,13 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             },
             "samplings.s solves test, which sets.m may not learn from; sample train",
         ),
+        (
+            {
+                "samplings": {"s": {"solver": "cot", "lm": "cot", "split": "svamp:dev"}},
+                "sets": {"m": {"make": "harvest", "of": ["s"]}},
+            },
+            "samplings.s solves svamp:dev, which sets.m may not learn from; sample train",
+        ),
         ({"sets": {"m": {"make": "teach"}}}, "sets.m: make=teach needs a student; name one"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "of": ["gold"]}}}, "asks about the problems of data"),
         ({"sets": {"m": {"make": "teach", "student": "openai:m", "model": "n"}}}, "unknown key 'model' in sets.m"),

@@ -11,13 +11,13 @@ import yaml
 from campaign import KEY, problems, serving
 from rich.console import Console
 
-from socratic.chain_sets import CHAINS
 from socratic.pipeline import Plan, curves, make_plan, run_plan
 from socratic.recipe import Recipe
 from socratic.recipe_file import read_recipe
 from socratic.smoke import smoke
 from socratic.stages import SetStage, Stage
 from socratic.store import read_records, write_jsonl
+from socratic.tasks.sets import CHAINS
 from socratic.types import Chain, UserError
 
 RECIPES = sorted(Path(__file__).parent.parent.glob("recipes/*.yaml"))

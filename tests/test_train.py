@@ -483,6 +483,27 @@ def test_patience_ends_a_run_whose_dev_loss_rises(student: str, tmp_path: Path) 
         fit(student, tmp_path / "other", max_steps=2, patience=1)
 
 
+def test_a_run_killed_when_it_had_ended_is_not_trained_further(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady: dict[str, Any] = {**LONG, "schedule": "constant"}
+    card = fit(student, tmp_path / "whole", chains=EIGHT, **steady)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr("socratic.train.save_student", stop)
+        with pytest.raises(Stop):
+            fit(student, tmp_path / "run", chains=EIGHT, **steady)
+    again = fit(student, tmp_path / "run", chains=EIGHT, **steady)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert (again.metrics["updates"], again.lineage) == (UPDATES, card.lineage)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    fit(student, tmp_path / "run", chains=EIGHT, **steady)
+    assert not (tmp_path / "run" / "checkpoints").exists(), "nor are its checkpoints kept"
+
+
 def test_measuring_dev_accuracy_does_not_disturb_training(student: str, tmp_path: Path) -> None:
     short: dict[str, Any] = {
         "max_steps": 6,
@@ -494,7 +515,10 @@ def test_measuring_dev_accuracy_does_not_disturb_training(student: str, tmp_path
     assert log(tmp_path / "accuracy", "loss") == log(tmp_path / "loss", "loss")
     assert log(tmp_path / "accuracy", "eval_loss") == log(tmp_path / "loss", "eval_loss")
     assert list(log(tmp_path / "accuracy", "eval_accuracy")) == [2, 4, 6]
-    assert card.metrics["dev_accuracy"] == max(log(tmp_path / "accuracy", "eval_accuracy").values())
+    accuracies = log(tmp_path / "accuracy", "eval_accuracy")
+    assert card.metrics["dev_accuracy"] == max(accuracies.values())
+    kept = max(accuracies, key=accuracies.__getitem__)  # the first of several
+    assert card.metrics["dev_loss"] == log(tmp_path / "accuracy", "eval_loss")[kept]
 
 
 def test_dev_accuracy_of_a_pair_needs_the_partner(trained: dict[Role, Path], tmp_path: Path) -> None:

@@ -112,10 +112,11 @@ def soften(
     as_json: AsJson = False,
 ) -> None:
     """Have a model that runs here read chains, and keep its token probabilities, for students with loss=kl."""
-    from socratic.lm.load import default_device, hush_transformers, load_pretrained, torch_dtype
+    from socratic.lm.load import default_device, hush_transformers, torch_dtype
     from socratic.prompts import load_prompt
     from socratic.store import write_jsonl
     from socratic.targets import TOKENS
+    from socratic.teacher.soften import load_teacher
     from socratic.teacher.soften import soften as read_all
     from socratic.tokens import Codec
 
@@ -126,9 +127,7 @@ def soften(
     hush_transformers()
     device = device or default_device()
     with err.status("loading the model"):
-        teacher = load_pretrained(lm, torch_dtype(dtype, device))
-    if teacher.model.config.is_encoder_decoder:
-        raise UserError(f"{lm} is an encoder-decoder, which does not read on from a text; give a decoder")
+        teacher = load_teacher(lm, torch_dtype(dtype, device))
     made = []
     prompt = load_prompt(style, given[0].dataset)
     with err.status("reading") as status:

@@ -58,8 +58,9 @@ class TextSession:
 class EndpointLM(LM):
     """Chat Completions at ``base_url`` (the SDK's own default and ``OPENAI_BASE_URL`` where None).
 
-    The key comes from ``OPENAI_API_KEY``. A refused key, an unknown model, or nobody listening raises `UserError`; any
-    other failure that outlives the SDK's retries is the fault ``model_error`` on that slot.
+    The key comes from ``OPENAI_API_KEY``. A refused key, an unknown model, a quota that is used up, an address that is
+    none, or nobody listening raises `UserError`; any other failure that outlives the SDK's retries is the fault
+    ``model_error`` on that slot.
     """
 
     has_calculator = False
@@ -124,6 +125,12 @@ class EndpointLM(LM):
                 f"the endpoint refuses model {self.name!r} ({error.status_code}); check key, URL and name"
             ) from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not JSON
+            if isinstance(error, openai.RateLimitError) and "insufficient_quota" in (error.code, error.type):
+                raise UserError(
+                    f"{self._client.base_url} has no quota left for {self.name!r}; call this again when it has"
+                ) from None
+            if isinstance(error.__cause__, httpx2.UnsupportedProtocol):
+                raise UserError(f"{self._client.base_url} is no address; write it with http:// or https://") from None
             if isinstance(error.__cause__, httpx2.ConnectError):
                 raise UserError(f"no server answers at {self._client.base_url}; start it or correct the URL") from None
             return Completion("", "model_error", 0, f"{type(error).__name__}: {error}"[:300])

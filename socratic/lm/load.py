@@ -65,7 +65,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
 
     device = device or default_device()
     _check_device(device)
-    folder = _student_folder(model)
+    folder = local_folder(model)
     card: Card | None = None
     if is_checkpoint(folder):
         pretrained, card = load_student(folder, torch_dtype(dtype, device))
@@ -96,7 +96,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     return lm
 
 
-def _student_folder(model: str) -> Path:
+def local_folder(model: str) -> Path:
     """The folder of a MODEL: of the Hub id of a trained student, what was downloaded of it.
 
     Raises `UserError` for a path that is mistyped, as its parent shows, before the Hub is asked for it.

@@ -47,7 +47,7 @@ async def ask_in_batches(
     counted: tuple[int, int] | None = None
     while asking.why_stopped is None:
         try:
-            under_way = await batches.fetch()
+            under_way = await batches.fetch(give_up=asking.retry_failed)
             known = len(asking.ledger.replied), len(asking.ledger.failures)
             if known != counted:  # all jobs are looked through, which is not for every poll
                 asking.tally, counted = _tally(asking, jobs, lesson), known
@@ -63,6 +63,12 @@ async def ask_in_batches(
             faults = 0
         except (openai.OpenAIError, AttributeError) as error:  # the SDK takes any body for a batch
             faults += 1
+            if isinstance(error, openai.NotFoundError) and (lost := batches.asked_for) and not asking.retry_failed:
+                asking.stop(
+                    f"{endpoint.url} does not know batch {lost} any more; give the key that began it, or "
+                    "--retry-failed to ask for what it was to bring anew"
+                )
+                return
             transient = (
                 isinstance(error, openai.APIConnectionError) or getattr(error, "status_code", 500) not in _LASTING
             )
@@ -107,6 +113,7 @@ class Batches:
     def __init__(self, endpoint: Endpoint, ledger: Ledger) -> None:
         self.endpoint, self.ledger = endpoint, ledger
         self.brought = Counter[str]()  # in how many batches that ended a request was
+        self.asked_for: str | None = None  # the batch that is being fetched
         self._client = endpoint.client
 
     async def submit(self, requests: Sequence[Request]) -> None:
@@ -125,32 +132,49 @@ class Batches:
             crash_point("batch-created")
             await self.ledger.note_batch(nonce, keys, made.id)
 
-    async def fetch(self) -> int:
-        """Take what ended batches brought onto the ledger; how many are still under way."""
+    async def fetch(self, give_up: bool) -> int:
+        """Take what ended batches brought onto the ledger; how many are still under way.
+
+        One that the endpoint does not know any more is an error, or with ``give_up`` counts as ended.
+        """
         under_way = 0
         for nonce, known, keys in self.ledger.open_batches():
             id = known or await self._find(nonce)
             if id is None:  # it never came to be
                 await self.ledger.note_batch(nonce, keys, None, ended=True)
                 continue
-            batch = await self._client.batches.retrieve(id)
-            if batch.status not in _ENDED:
+            self.asked_for = id
+            try:
+                ended = await self._bring(id, keys)
+            except openai.NotFoundError:
+                if not give_up:
+                    raise
+                ended = True
+            self.asked_for = None
+            if not ended:
                 under_way += 1
                 continue
-            wanted = set(keys)
-            for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-                content = await self._client.files.content(file_id)
-                crash_point("batch-fetched")
-                await asyncio.gather(*(self._take(line, wanted) for line in content.content.split(b"\n")))
-            if batch.status == "failed":
-                reasons = [error.message or "" for error in (batch.errors and batch.errors.data) or ()]
-                detail = self.endpoint.redact("; ".join(reasons))[:300]
-                for key in keys:
-                    await self._fail(key, Received("retry", reason="batch_failed", detail=detail))
             crash_point("batch-taken")
             self.brought.update(keys)
             await self.ledger.note_batch(nonce, keys, id, ended=True)
         return under_way
+
+    async def _bring(self, id: str, keys: Sequence[str]) -> bool:
+        """Take what a batch brought onto the ledger, if it has ended; whether it has."""
+        batch = await self._client.batches.retrieve(id)
+        if batch.status not in _ENDED:
+            return False
+        wanted = set(keys)
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            content = await self._client.files.content(file_id)
+            crash_point("batch-fetched")
+            await asyncio.gather(*(self._take(line, wanted) for line in content.content.split(b"\n")))
+        if batch.status == "failed":
+            reasons = [error.message or "" for error in (batch.errors and batch.errors.data) or ()]
+            detail = self.endpoint.redact("; ".join(reasons))[:300]
+            for key in keys:
+                await self._fail(key, Received("retry", reason="batch_failed", detail=detail))
+        return True
 
     async def _find(self, nonce: str) -> str | None:
         async for batch in self._client.batches.list(limit=100):

@@ -11,12 +11,23 @@ from dataclasses import replace
 from typing import Any
 
 from socratic.calculator import canonicalise
+from socratic.lm.checkpoint import is_checkpoint
+from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import TeacherPrompt, render_problem
 from socratic.targets import TOKENS, kept_tokens
 from socratic.tokens import Codec
-from socratic.types import Chain
+from socratic.types import Chain, UserError
 
 _MOST_TOKENS_OF_A_CHARACTER = 4
+
+
+def load_teacher(name: str, dtype: Any) -> Pretrained:
+    """The MODEL, an adapter merged, that is to read; raises `UserError` for an encoder-decoder."""
+    student = local_folder(name)
+    teacher = load_student(student, dtype)[0] if is_checkpoint(student) else load_pretrained(name, dtype)
+    if teacher.model.config.is_encoder_decoder:
+        raise UserError(f"{name} is an encoder-decoder, which does not read on from a text; give a decoder")
+    return teacher
 
 
 def soften(chains: Iterable[Chain], model: Any, codec: Codec, prompt: TeacherPrompt, top: int) -> Iterator[Chain]:

@@ -206,6 +206,17 @@ def test_a_refused_key_or_model_is_the_users_mistake(server: Server, lm: Endpoin
         solved([PROBLEM], "answer", lm=lm)
 
 
+def test_a_quota_that_is_used_up_stops_the_run(server: Server, lm: EndpointLM) -> None:
+    server.answer = lambda body: (429, {"error": {"message": "no", "code": "insufficient_quota"}})
+    with pytest.raises(UserError, match=r"has no quota left for 'm'; call this again when it has"):
+        solved([PROBLEM], "answer", lm=lm)
+
+
+def test_an_address_that_is_none_stops_the_run(lm: EndpointLM) -> None:
+    with pytest.raises(UserError, match=r"localhost:8000/v1/ is no address; write it with http:// or https://"):
+        solved([PROBLEM], "answer", lm=EndpointLM("m", "localhost:8000/v1"))
+
+
 def test_a_server_that_is_not_there_stops_the_run(lm: EndpointLM) -> None:
     gone = Server()
     url = gone.url

@@ -323,6 +323,19 @@ def test_one_whose_reply_was_lost_is_not_made_twice(ledger: Ledger) -> None:
     assert len(service.batches) == 1
 
 
+def test_one_that_is_gone_is_asked_for_anew_only_where_that_is_wanted(ledger: Ledger) -> None:
+    service = Service(polls=1000)
+    ask(service, ledger, 2, stop_at=6)
+    service.polls, service.faults = 0, [404]
+    asking = ask(service, ledger, 2)
+    assert asking.why_stopped is not None
+    assert "does not know batch batch_0 any more; give the key that began it, or --retry-failed" in asking.why_stopped
+    assert len(ledger.open_batches()) == 1
+    service.faults = [404]
+    assert ask(service, ledger, 2, retry_failed=True).tally.kept == 2
+    assert (len(service.batches), ledger.open_batches()) == (2, [])
+
+
 def test_what_was_under_way_is_taken_by_the_next_call(ledger: Ledger) -> None:
     service = Service(polls=1000)
     asking = ask(service, ledger, 2, stop_at=6)

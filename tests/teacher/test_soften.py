@@ -98,5 +98,9 @@ def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_pat
         *("--set", "loss=kl", "--set", "max_steps=1"),
     )
     assert trained.code == 0, trained.err
+    adapter = str(tmp_path / "adapter")
+    cli("train", "cot", "--chains", str(chains), "--student", model, "--out", adapter, "--set", "lora_rank=2")
+    read = cli("soften", str(chains), "--lm", adapter, "--limit", "1", "--out", str(tmp_path / "own"), "--json")
+    assert json.loads(read.out) == {"chains": 1, "read": 1}, read.err
     cot = cli("soften", str(chains), "--lm", model, "--style", "cot", "--limit", "1", "--out", str(soft), "--json")
     assert json.loads(cot.out) == {"chains": 1, "read": 1}
