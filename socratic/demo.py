@@ -138,7 +138,8 @@ def _show(
     blame: Blame | None,
     seconds: float,
 ) -> None:
-    console.print(_accuracies(by_split))
+    on = plan.recipe.calculator[0]
+    console.print(_accuracies(by_split, on))
     for split, comparison in by_split.items():
         console.print(Text(f"{split}:", style="bold"))
         console.print(comparison.pair_table())
@@ -151,7 +152,6 @@ def _show(
         paint_solved(console, *find_problem(blame.run, blame.problem))
         console.print(Text(_cause(blame)), soft_wrap=True)
     qg, qa = (quote(str(plan.out / f"{role}-s{plan.recipe.seeds[0]}")) for role in ("qg", "qa"))
-    on = plan.recipe.calculator[0]
     runs = " ".join(quote(str(run)) for run in plan.runs(plan.recipe.splits[-1], on))
     why = quote(str(plan.out / "why"))
     console.print(
@@ -163,10 +163,14 @@ def _show(
     )
 
 
-def _accuracies(by_split: Mapping[str, Comparison]) -> Table:
+def _accuracies(by_split: Mapping[str, Comparison], on: bool) -> Table:
     splits = list(by_split)
     problems = " and ".join(sorted({str(comparison.problems) for comparison in by_split.values()}))
-    made = new_table(f"Right answers in % [95 %], {problems} problems each, calculator on", splits, first="student")
+    made = new_table(
+        f"Right answers in % [95 %], {problems} problems each, calculator {'on' if on else 'off'}",
+        splits,
+        first="student",
+    )
     for place, row in enumerate(by_split[splits[0]].rows):
         cells = (interval(by_split[split].rows[place].metrics["correct"]) for split in splits)
         made.add_row(Text(visible(row.name)), *cells)

@@ -16,6 +16,8 @@ from socratic.tutor import Node, Tutor
 from socratic.types import AnswerType, CalculatorError
 
 _KINDS: tuple[AnswerType, ...] = ("number", "yesno", "text")
+"""A number counts where an answer has one, else yes or no, else the words."""
+_YES_OR_NO = re.compile(r"\A\W*(?:yes|no)\b\s*(?:[,.;:!]\s*|\Z)", re.IGNORECASE)
 _EQUALS = re.compile(r"= *\$?\Z")
 _NUMBER_NEXT = re.compile(rf"\A *\$?(?:{NUMBER.pattern})")
 
@@ -54,7 +56,7 @@ class Learner:
 
     def hint(self) -> str | None:
         """How the answer is calculated without what comes out, or the first half of its words; None without any."""
-        answer = self._gold_answer() or self._qa_answer()
+        answer = _YES_OR_NO.sub("", self._gold_answer() or self._qa_answer())
         value = _value(answer, "number")
         shown, operands = answer, set[str]()
         for mark in reversed([*marks(answer)]):
@@ -89,8 +91,8 @@ class Learner:
 
 
 def _same(said: str, wanted: str) -> bool:
-    """Whether two answers come to the same: in numbers where ``wanted`` has one, else yes or no, else in words."""
-    for kind in _KINDS:
+    """Whether two answers come to the same: by yes or no where ``wanted`` begins with that, else as `_KINDS` has it."""
+    for kind in ("yesno",) if _YES_OR_NO.match(wanted) else _KINDS:
         value = _value(wanted, kind)
         if value is not None:
             return _value(said, kind) == value

@@ -257,5 +257,10 @@ def _work(orders: Any) -> None:
 
 
 def _bar(console: Console | None) -> Progress:
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(TextColumn("{task.description}"), *columns, console=console)
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=console)

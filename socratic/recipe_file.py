@@ -30,6 +30,7 @@ from socratic.recipe import (
 )
 from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
+from socratic.store import expanded
 from socratic.tasks import TASKS
 from socratic.types import UserError
 
@@ -245,7 +246,7 @@ def _check_roles(
 def _check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Raise `UserError` for a name that is not ``known``, no other data set's gold and no file."""
     for name in names:
-        if name not in known and name.removeprefix(f"{GOLD}:") not in TASKS and not Path(name).expanduser().is_file():
+        if name not in known and name.removeprefix(f"{GOLD}:") not in TASKS and not expanded(name).is_file():
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
 
 

@@ -339,7 +339,7 @@ def serve(service: Service, host: str, port: int, on_ready: Callable[[str], None
     """Serve until Ctrl-C; ``on_ready`` gets the base URL. Raises `UserError` for an address that cannot be taken."""
 
     def ready(_: str) -> None:
-        on_ready(f"http://{host}:{port}/v1")
+        on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
 
     try:
         web.run_app(

@@ -317,6 +317,32 @@ def _unpacked(path: Path, file: BinaryIO) -> Iterator[bytes]:
         raise UserError(f"{path} is damaged: it is not a whole gzip file; restore it") from None
 
 
+def end_last_line(path: Path) -> None:
+    """Put a newline behind a last record of a JSON-lines file that an editor has left without; a torn one stays.
+
+    Raises `UserError` where the last line is no record at all.
+    """
+    if not path.is_file() or not (content := path.read_bytes()) or content.endswith(b"\n"):
+        return
+    last = content.rpartition(b"\n")[2]
+    try:
+        _parse(last)
+    except (ValueError, RecursionError):
+        if not last.lstrip().startswith(b"{"):
+            raise UserError(f"the last line of {path} is no record; give another file, or correct it") from None
+        return
+    with path.open("ab") as file:
+        file.write(b"\n")
+
+
+def expanded(path: Path | str) -> Path:
+    """``path`` with ``~`` replaced; raises `UserError` for a user that there is not."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path} begins with a user's name that is not known here; write the whole path") from None
+
+
 def _cut_torn_tail(file: BinaryIO) -> None:
     position = file.seek(0, os.SEEK_END)
     while position:

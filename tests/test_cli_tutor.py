@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -113,6 +114,7 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/go", "/go  is none of 0 to 0; /tree lists"),
         ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
         ("/save .", ". cannot be written"),
+        ("/save ~nobody-here/s.json", "~nobody-here/s.json begins with a user's name that is not known here"),
         ("/save /nosuch/dir/s.json", "the folder /nosuch/dir does not exist; choose another place"),
         ("/draw stories/test/x", "stories has no problem stories/test/x; socratic data show stories lists some"),
         ("caf\udce9", "the line is not UTF-8; convert it"),
@@ -122,6 +124,31 @@ def test_a_mistake_is_one_sentence_and_the_session_goes_on(tutor: Callable[..., 
     result = tutor(line, "", more=("--json",))
     assert any(event == "error" and text.startswith(said) for event, text in events(result))
     assert ("answer", "<<3*4=12>>12 pens.") in events(result)
+
+
+def test_a_student_that_cannot_be_asked_is_not_asked_for_ever(cli: Cli, say: Callable[[Script], None]) -> None:
+    asked: list[str] = []
+
+    def gone(transcript: str, kind: str) -> str:
+        asked.append(kind)
+        raise UserError("no server answers")
+
+    say(gone)
+    result = cli("tutor", TEXT, *PAIR, "--json", stdin="/tree\n")
+    assert ("error", "no server answers") in events(result)
+    assert asked == ["question"]
+
+
+def test_piped_lines_are_decoded_one_by_one(
+    cli: Cli, say: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(script)
+    lines = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\r\n/tree\ncaf\xc3"), encoding="utf-8")
+    monkeypatch.setattr("test_cli.io.StringIO", lambda text: lines)
+    found = events(cli("tutor", TEXT, *PAIR, "--json"))
+    assert [text for event, text in found if event == "error"] == ["the line is not UTF-8; convert it"] * 2
+    assert ("answer", "<<3*4=12>>12 pens.") in found
+    assert any(event == "step" for event, _ in found)
 
 
 def test_nothing_steers_the_terminal(cli: Cli, say: Callable[[Script], None]) -> None:
@@ -263,3 +290,6 @@ def test_the_newest_pair_that_stands_together_is_taken(tmp_path: Path) -> None:
     (tmp_path / "e" / CARD).write_text("[1]")
     (tmp_path / "e" / MANIFEST).write_text("{}")
     assert newest_students(tmp_path) == {**older, "cot": cot}
+    newer = {"qg": student("f/qg", "qg", 7), "qa": student("f/qa", "qa", 8)}
+    last = student("b/cot", "cot", 9)
+    assert newest_students(tmp_path) == {**newer, "cot": last}

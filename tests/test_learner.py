@@ -36,6 +36,8 @@ def learner(said_by_qa: str, gold: str | None = None, question: str = "How many?
         ("eleven", "12", False),
         ("Yes, it is.", "yes", True),
         ("no", "Yes.", False),
+        ("no", "No, 30 metres is more than 23.8 metres.", True),
+        ("23.8", "No, 30 metres is more than 23.8 metres.", False),
         ("Paris.", "paris", True),
         ("Rome", "Paris", False),
         ("", "12", False),
@@ -88,6 +90,7 @@ def test_judging_and_hints_leave_the_tree_alone() -> None:
         ("Their total is 105 because 60 + 30 + 15 = 105.", "Their total is ? because 60 + 30 + 15 = ?."),
         ("Half of 4 is 4/2=<<4/2=2>>2.", "Half of 4 is 4/2=?."),
         ("12 pens", "? pens"),
+        ("Yes, the flame uses it up and goes out.", "the flame uses it …"),
         ("Yes.", None),
     ],
 )

@@ -325,10 +325,17 @@ def test_ctrl_c_ends_the_command() -> None:
     assert process.returncode == 0
 
 
+def test_an_empty_key_is_no_key() -> None:
+    from socratic.cli.serve import serve
+
+    with pytest.raises(UserError, match=r"--api-key \(or SOCRATIC_API_KEY\) is empty, which would let everyone in"):
+        serve(lm="x", api_key=" ")
+
+
 def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from socratic.cli.serve import serve
 
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "socratic.serve")
-    with pytest.raises(UserError, match=r"pip install 'socratic\[serve\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[serve\]'"):
         serve(lm="x")

@@ -20,6 +20,7 @@ from socratic.report import visible
 from socratic.report.paint import complaint
 from socratic.report.problem import STOPPED
 from socratic.solving import Solving
+from socratic.store import expanded
 from socratic.tasks import draw_problem
 from socratic.tutor import Tutor
 from socratic.types import Chain, Problem, StopReason, Trace, UserError
@@ -111,8 +112,12 @@ class Desk:
                     out.print()
                 return
             except KeyboardInterrupt:
+                if not self.screen.is_typed:
+                    raise
                 self.screen.say("note", "\n(/quit leaves)")
             except UserError as error:
+                if self.tutor is not None:
+                    self.silent_at = self.tutor.here  # what failed is not tried again unasked
                 self.screen.say("error", str(error))
 
     def obey(self, line: str) -> None:
@@ -161,6 +166,8 @@ class Desk:
         """The final answer, and whether it is right; whether there is one."""
         tutor = self._tutor()
         _, whole = self.stream("final", tutor.conclude(stop_reason))
+        if not whole:
+            self.silent_at = tutor.here
         if tutor.stop_reason != "finished":
             self.screen.say("note", STOPPED[tutor.stop_reason], stop_reason=tutor.stop_reason)
         found = tutor.score()
@@ -175,13 +182,15 @@ class Desk:
             if not self._asked():
                 if len(tutor.steps) >= self.solving.settings.max_steps:
                     self.final("max_steps")
-                elif not self.ask():
+                    return
+                if not self.ask():
                     break
             elif not self.answer():
                 break
             elif tutor.repeats():
                 tutor.undo()
                 self.final("repeated_step")
+                return
         if tutor.fault and not tutor.concluded:
             self.final(tutor.fault)
 
@@ -452,4 +461,4 @@ def _number(text: str, command: str, least: int, most: int) -> int:
 def _path(name: str, command: str) -> Path:
     if not name:
         raise UserError(f"{command} FILE needs a file's name")
-    return Path(name).expanduser()
+    return expanded(name)

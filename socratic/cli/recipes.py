@@ -64,7 +64,9 @@ def run(
 
 
 def demo(
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder of students and runs.")] = Path("runs/demo"),
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder of students and runs; runs/demo if unset.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, key=value.")] = None,
     real: Annotated[bool, typer.Option("--real", help="Train nothing: the committed SmolLM2 students solve.")] = False,
     check: Annotated[
@@ -79,11 +81,15 @@ def demo(
     if real or check:
         if overrides:
             raise UserError(f"--set {overrides[0]} changes what is trained, and --real trains nothing; leave it out")
+        if out_dir:
+            raise UserError(
+                f"--out {out_dir} is for students that are trained, and --real trains nothing; leave it out"
+            )
         _demo_real(check, as_json)
         return
     from socratic.demo import run_demo
 
-    found = run_demo(out_dir, parse_overrides(overrides or []), None if as_json else out, err)
+    found = run_demo(out_dir or Path("runs/demo"), parse_overrides(overrides or []), None if as_json else out, err)
     if as_json:
         print_json(found)
 

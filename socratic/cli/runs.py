@@ -137,6 +137,8 @@ def rate(
         else:
             out.print(rating.agreement_table(found))
         return
+    if as_json:
+        raise UserError("--json is for --report; ratings are typed")
     if not rater or not rater.strip() or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
     items = rating.items([(os.path.abspath(run), load_run(run)) for run in runs], limit, seed)
@@ -178,6 +180,8 @@ def label(
         else:
             out.print(labels.agreement_table(agreed))
         return
+    if as_json:
+        raise UserError("--json is for --report; labels are typed")
     if not rater or not rater.strip():
         raise UserError("a label needs --rater NAME; or give --report and a file of labels")
 

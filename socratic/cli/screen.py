@@ -39,10 +39,7 @@ class Screen:
         """
         try:
             if not self.is_typed:
-                line = sys.stdin.readline() if sys.stdin is not None else ""
-                if not line:
-                    raise EOFError
-                line = line.removesuffix("\n")
+                line = _next_line()
             else:
                 if begin and self._readline:
                     self._readline.set_startup_hook(lambda: self._readline.insert_text(begin))
@@ -105,3 +102,15 @@ class Screen:
         else:
             slot.end(f"[dropped: {fault}]" if fault else "" if whole else "(stopped)")
         return text.strip(), whole
+
+
+def _next_line() -> str:
+    """A line of standard input, without its end, each decoded by itself: one that is not UTF-8 spoils no other."""
+    if sys.stdin is None:
+        raise EOFError
+    source: Any = getattr(sys.stdin, "buffer", sys.stdin)
+    line = source.readline()
+    if not line:
+        raise EOFError
+    text: str = line.decode("utf-8") if isinstance(line, bytes) else line
+    return text.removesuffix("\n").removesuffix("\r")

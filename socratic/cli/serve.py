@@ -52,10 +52,16 @@ def serve(
         if error.name != "aiohttp":
             raise
         raise UserError("serve needs aiohttp; install it with: pip install '.[serve]' in the clone") from None
+    if api_key is not None and not api_key.strip():
+        raise UserError(
+            "--api-key (or SOCRATIC_API_KEY) is empty, which would let everyone in; give a key, or unset it"
+        )
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, "local", planner)
     service = Service(solving, batch_size, api_key)
 
     def ready(url: str) -> None:
         err.print(f"{service.name} at {url}; Ctrl-C ends it", soft_wrap=True)
+        if api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
+            err.print("other machines may ask it without a key; --api-key asks for one", soft_wrap=True)
 
     serve_app(service, host, port, ready)

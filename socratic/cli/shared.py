@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from socratic.lm.base import LM
     from socratic.solving import Solving
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+out = Console(highlight=False, markup=False, emoji=False)  # :100: of a file's line is no emoji
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def complete_data(typed: str) -> list[str]:
@@ -146,7 +146,7 @@ def newest_students(runs: Path) -> dict[str, str]:
             continue
         siblings = homes.setdefault(folder.parent, {})
         newest[role] = siblings[role] = folder
-        if {"qg", "qa"} <= siblings.keys():
+        if role in ("qg", "qa") and {"qg", "qa"} <= siblings.keys():
             pair = siblings
     if not pair and "unified" in newest:
         pair = {"qg": newest["unified"], "qa": newest["unified"]}

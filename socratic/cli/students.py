@@ -108,11 +108,13 @@ def train(
         qg_sees=qg_sees,
     )
     card = train_student(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
+    if not is_main_process():
+        return
     if as_json:
         print_json({"out": str(out_dir), **card.metrics})
     else:
         print_pairs(card.metrics)
-    if push_to_hub and is_main_process():
+    if push_to_hub:
         _push(out_dir, push_to_hub)
 
 
@@ -157,7 +159,7 @@ def export(
     from socratic.lm.load import hush_transformers
     from socratic.publish import share_adapter
 
-    if not out_file.suffix and dtype is None:
+    if out_file.suffix != ".gguf" and dtype is None:
         check_out_folder(out_file)
         share_adapter(student, out_file, base_model)
         return
@@ -335,7 +337,7 @@ def _read_stdin() -> str:
     if sys.stdin is None:
         raise UserError("standard input is closed; give the problem's text or --file")
     try:
-        return check_utf8(sys.stdin.read(), "standard input")
+        return check_utf8(sys.stdin.read(), "standard input").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise UserError("standard input is not UTF-8; convert it") from None
 

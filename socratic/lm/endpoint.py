@@ -146,5 +146,5 @@ class EndpointLM(LM):
             return Completion(text, "overlong", used)
         if request.kind == "question":
             # a one-line slot stays one line, so that it cannot pose as the next marker
-            text = "" if text.strip(" .") == _DONE else learned_text(" ".join(text.split())) or " "
+            text = "" if text.strip(" .!*`\"'").upper() == _DONE else learned_text(" ".join(text.split())) or " "
         return Completion(text, None, used)

@@ -19,7 +19,7 @@ from socratic.report.rating import collect
 from socratic.report.tables import new_table, text
 from socratic.report.taxonomy import COLUMNS, Error, first_errors
 from socratic.stats import krippendorff_alpha
-from socratic.store import hash_text, read_records
+from socratic.store import end_last_line, hash_text, read_records
 from socratic.types import Chain, Problem, Trace, UserError
 
 MEANINGS: dict[Error, str] = {
@@ -32,7 +32,8 @@ MEANINGS: dict[Error, str] = {
     "unit": "a number in another unit or scale",
     "unparsed": "there is no number to read",
 }
-KEYS: dict[str, Error] = dict(zip("qomxeaun", get_args(Error), strict=True))
+KEYS: dict[str, Error] = dict(zip("womxeaun", get_args(Error), strict=True))
+"""None is ``q`` or ``s``, which stop and skip."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def label(
     todo: Sequence[Failure], rater: str, out: Path, ask: Callable[[Failure, int], str], explain: Callable[[], None]
 ) -> int:
     """Have one rater label what ``out`` does not hold yet of theirs, by the keys of `KEYS`; how many were given."""
+    end_last_line(out)
     mine = [made for made in read_labels([out]) if made.rater == rater] if out.exists() else []
     done = {(made.problem_id, made.sample, made.trace) for made in mine}
 

@@ -15,7 +15,7 @@ from socratic.evaluate import Run
 from socratic.prompts import render_problem
 from socratic.report.tables import new_table, text
 from socratic.stats import krippendorff_alpha
-from socratic.store import JsonlAppender, read_records
+from socratic.store import JsonlAppender, end_last_line, read_records
 from socratic.types import UserError
 
 CRITERIA = {
@@ -85,6 +85,7 @@ def rate(
     ``ask(item, left)`` shows an item and returns the line typed: a digit for each of `CRITERIA`, ``s`` to
     skip it, ``q`` to stop.
     """
+    end_last_line(out)
     mine = [r for r in read_ratings([out]) if r.rater == rater] if out.exists() else []
     done = {(r.problem_id, r.run, tuple(r.questions)) for r in mine}
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from socratic.config import nearest
+from socratic.store import expanded
 from socratic.tasks import (
     addsub,
     aqua,
@@ -124,7 +125,7 @@ def read_questions(name: str, columns: Mapping[str, str] | None = None) -> list[
     """The problems of a user's own file, of all splits, to be solved: answers may be missing (``""``)."""
     if not name.endswith(own.SUFFIXES):
         raise UserError(f"{name!r} is not a problem file; give one ending in {', '.join(own.SUFFIXES)}")
-    return own.load_questions(Path(name).expanduser(), columns)
+    return own.load_questions(expanded(name), columns)
 
 
 def read_lines(text: str, answer_type: AnswerType, columns: Mapping[str, str] | None = None) -> list[Problem]:
@@ -175,7 +176,7 @@ def _items(
         items = TASKS[name].load(_folder(data_dir), "train" if split == "dev" else split, split_scheme)
         return [(replace(problem, split=split), chain) for problem, chain in carve(items, split)]
     if name.endswith(own.SUFFIXES):
-        items = own.load(Path(name).expanduser(), split, columns)
+        items = own.load(expanded(name), split, columns)
         if not items and split != "dev":
             raise UserError(f"{name} holds no problems of the split {split!r}; choose another split")
         return items
@@ -187,4 +188,4 @@ def _items(
 
 def _folder(data_dir: Path | str | None) -> Path | None:
     given = data_dir if data_dir is not None else os.environ.get("SOCRATIC_DATA")
-    return Path(given).expanduser() if given else None
+    return expanded(given) if given else None

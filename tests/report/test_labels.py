@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.console import Console
@@ -20,6 +21,7 @@ from socratic.report.labels import (
     read_labels,
     side_by_side,
 )
+from socratic.report.taxonomy import Error
 from socratic.types import UserError
 
 
@@ -51,6 +53,24 @@ def test_labels_are_kept_one_by_one_and_belong_to_the_trace(runs: list[tuple[str
     label(copied, "eve", out, lambda failure, more: left.append(failure) or "q", print)  # type: ignore[func-returns-value]
     assert left[0].key == drawn[1].key
     assert label(drawn, "bob", out, lambda failure, more: "x", print) == 4
+
+
+def test_every_error_has_a_key_that_neither_stops_nor_skips() -> None:
+    assert set(KEYS.values()) == set(get_args(Error))
+    assert not {"q", "s"} & KEYS.keys()
+
+
+def test_a_file_without_its_last_newline_loses_nothing(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+    out = tmp_path / "labels.jsonl"
+    drawn = draw(failures(runs, CHAINS), 4, seed=0)
+    label(drawn[:2], "eve", out, lambda failure, left: "a", print)
+    out.write_bytes(out.read_bytes()[:-1])
+    assert label(drawn, "eve", out, lambda failure, left: "x", print) == 2
+    assert [made.label for made in read_labels([out])] == ["arithmetic"] * 2 + ["extra"] * 2
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"the last line of .*notes\.txt is no record"):
+        label(drawn, "eve", tmp_path / "notes.txt", lambda failure, left: "x", print)
+    assert (tmp_path / "notes.txt").read_text() == "precious"
 
 
 def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
