@@ -10,6 +10,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers already fill the cores
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ import pytest
 from hypothesis import settings
 from tiny import FAMILIES, byte_tokenizer, metaspace_tokenizer
 
-from socratic.tasks import load_chains
+from socratic.tasks import TASKS, load_chains
+from socratic.tasks.base import Item
 from socratic.tokens import Codec
 from socratic.types import Chain
 
@@ -35,6 +40,37 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("set SOCRATIC_DATA to the folder of real data sets to run this")
     return Path(folder).resolve(strict=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """The large ones of the real data sets are read once a process, where a test asks for their files."""
+
+    def once(load: Callable[..., list[Item]]) -> Callable[..., list[Item]]:
+        kept = cache(load)
+
+        def loaded(folder: Path | None, *how: Any) -> list[Item]:
+            real = os.environ.get("SOCRATIC_DATA")
+            is_real = folder is not None and real and folder.resolve() == Path(real).resolve()
+            return [*kept(folder, *how)] if is_real else load(folder, *how)
+
+        return loaded
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("gsm8k", "gsm8k-main", "commonsenseqa"):
+            patched.setitem(TASKS, name, replace(TASKS[name], load=once(TASKS[name].load)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def few_stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the first of the bundled stories; all of them take a second to read."""
+    folder = tmp_path_factory.mktemp("bundled") / "stories"
+    folder.mkdir()
+    for file in (CHECKOUT / "data" / "stories").glob("*.jsonl"):
+        with file.open(encoding="utf-8") as rows:
+            (folder / file.name).write_text("".join(islice(rows, 300)), "utf-8")
+    return folder.parent
 
 
 @pytest.fixture(scope="session")

@@ -212,6 +212,19 @@ def test_a_question_is_edited(tutor: Callable[..., Result]) -> None:
     assert ("step", "*  1 Q: How many pens? A: <<3*4=12>>12 pens.") in kept  # an empty line changes nothing
 
 
+def test_what_can_be_typed_besides(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(script)
+    lines = ("/ask Are there pens?", "/reanswer", "/again", "/final", "/new", "Bob has 3 pens.", "", "/learn", "12")
+    found = events(cli("tutor", TEXT, *PAIR, "--json", stdin="".join(f"{line}\n" for line in lines)))
+    kinds = [event for event, _ in found]
+    assert [text for event, text in found if event == "answer"][:2] == ["<<3*4=12>>12 pens."] * 2
+    assert [text for event, text in found if event == "question"][1:3] == ["How many are left?"] * 2
+    assert ("final", "7") in found
+    assert [text for event, text in found if event == "problem"] == [TEXT, "Bob has 3 pens."]
+    assert ("judgement", "right: QA says so too") in found
+    assert "error" not in kinds
+
+
 def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Result], tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("precious")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from socratic.demo import run_demo
 
 SMALL: dict[str, Any] = {
+    "jobs": 1,
     "training.max_steps": 2,
     "training.limit": 48,
     "training.dev_limit": 0,
@@ -23,11 +25,13 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
+def shown(tmp_path_factory: pytest.TempPathFactory, few_stories: Path) -> Iterator[tuple[str, dict[str, Any], Path]]:
     out = tmp_path_factory.mktemp("demo") / "demo"
     text = io.StringIO()
-    found = run_demo(out, SMALL, Console(file=text, width=80), Console(file=io.StringIO()))
-    return text.getvalue(), found, out
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
+        found = run_demo(out, SMALL, Console(file=text, width=80), Console(file=io.StringIO()))
+        yield text.getvalue(), found, out
 
 
 def test_the_comparison_is_headed_by_what_differs_most_from_training(shown: tuple[str, dict[str, Any], Path]) -> None:

@@ -47,6 +47,12 @@ FEW = str(shipped("data") / "stories" / "unseen.jsonl")
 MORE = {"students.qg.chains": ["gold", "more"]}
 
 
+@pytest.fixture(autouse=True)
+def bundled(few_stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plan reads all of train, twice."""
+    monkeypatch.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
+
+
 def write(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
@@ -387,7 +393,8 @@ def test_overlaps_are_of_all_that_is_learned(tmp_path: Path) -> None:
     assert any(not overlap.masked and overlap.test_id == problem.id for overlap in found)
 
 
-def test_what_tests_share_with_train_is_found(tmp_path: Path) -> None:
+def test_what_tests_share_with_train_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socratic.tasks.stories.shipped", shipped)  # all of them
     assert plan_of(tmp_path, limit=50).overlaps["longer"].found
 
 

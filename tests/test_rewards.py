@@ -102,7 +102,10 @@ def test_the_command_weighs_and_filters_chains(cli: Cli, tmp_path: Path) -> None
     written = [json.loads(line)["metadata"] for line in made.read_text().splitlines()]
     assert [row["weight"] for row in written] == [row["rewards"]["answerability"] for row in written]
     assert len((tmp_path / "rewarded.jsonl.answers" / "traces.jsonl").read_text().splitlines()) == 8
-    assert cli(*common, "--out", str(made), "--by", "answerability", "--least", "1").code == 0, "the run stands"
+    answers = tmp_path / "rewarded.jsonl.answers" / "traces.jsonl"
+    before = answers.read_bytes()
+    assert cli(*common, "--out", str(made), "--by", "answerability", "--least", "1").code == 0
+    assert answers.read_bytes() == before, "nothing is solved again: not even the seconds are others"
     assert made.read_text() == ""
     missing = cli(*common, "--out", str(made), "--by", "fluency")
     assert missing.code == 2

@@ -88,7 +88,7 @@ def _judged(
     values: dict[str, Any] = {}
     if steps:
         reports = {str(run.path): judge(run, gold) for run, gold in zip(runs, chains, strict=True)}
-        tables.append(steps_table(reports))
+        tables.append(steps_table(dict(zip(run_names(runs), reports.values(), strict=True))))
         values["steps"] = {name: report.to_json() for name, report in reports.items()}
     if errors:
         named = list(zip(run_names(runs), runs, chains, strict=True))

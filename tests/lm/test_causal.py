@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ from socratic.lm.backends import KernelBackend, TorchBackend
 from socratic.lm.base import LM, Request, TokenSession
 from socratic.lm.causal import choose, takes_grouped_attention
 from socratic.tokens import Codec
-from socratic.types import Completion, Problem
+from socratic.types import Completion, Problem, Trace
 
 SHORT: dict[str, Any] = {"max_tokens": 20, "max_rationale_tokens": 30, "max_steps": 3, "calculator": False}
 _TIE = 1e-4
@@ -135,16 +136,32 @@ def assert_same(student: Student, left: Sequence[TokenSession], right: Sequence[
     return ties
 
 
-@pytest.mark.parametrize("solver", ["unified", "cot", "answer"])
+@cache
+def generated(family: str, solver: Any) -> tuple[list[TokenSession], list[Trace]]:
+    """The transcripts and traces of ``generate``, which are the same whatever way another goes."""
+    lm = Generate(Student(family))
+    return lm.kept, solved(problems(20), solver, lm=lm, **SHORT)
+
+
+@cache
+def generated_in_turn(family: str, sees: Any) -> tuple[list[TokenSession], list[TokenSession]]:
+    """The transcripts of QG and QA."""
+    qg, qa = Generate(Student(family)), Generate(Student(family, seed=1))
+    solved(problems(12), qg=qg, qa=qa, qg_sees=sees, **SHORT)
+    return qg.kept, qa.kept
+
+
+@pytest.mark.parametrize("solver", ["unified", "cot"])
 def test_greedy_text_does_not_depend_on_the_batch_and_is_generates(student: Student, solver: Any) -> None:
     asked = problems(20)
-    single, batch, generate = student.lm(), student.lm(), Generate(student)
+    single, batch = student.lm(), student.lm()
+    kept, by_generate = generated(student.family, solver)
     traces = [
         solved(asked, solver, lm=single, batch_size=1, **SHORT),
         solved(asked, solver, lm=batch, batch_size=64, **SHORT),
-        solved(asked, solver, lm=generate, **SHORT),
+        by_generate,
     ]
-    ties = assert_same(student, single.kept, batch.kept) + assert_same(student, single.kept, generate.kept)
+    ties = assert_same(student, single.kept, batch.kept) + assert_same(student, single.kept, kept)
     if not ties:
         told = [[(t.raw, t.stop_reason, t.tokens, t.steps) for t in run] for run in traces]
         assert told[0] == told[1] == told[2]
@@ -157,10 +174,9 @@ def test_two_students_in_turn_are_generates_too(student: Student) -> None:
     for sees in ("answers", "questions"):
         qg, qa = student.lm(), other.lm()
         solved(asked, qg=qg, qa=qa, qg_sees=sees, **SHORT)
-        plain_qg, plain_qa = Generate(student), Generate(other)
-        solved(asked, qg=plain_qg, qa=plain_qa, qg_sees=sees, **SHORT)
-        assert_same(student, qg.kept, plain_qg.kept)
-        assert_same(other, qa.kept, plain_qa.kept)
+        asking, answering = generated_in_turn(student.family, sees)
+        assert_same(student, qg.kept, asking)
+        assert_same(other, qa.kept, answering)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -283,9 +299,17 @@ def test_a_wrapped_model_still_looks_only_back() -> None:
 @pytest.fixture(scope="module", params=WAYS)
 def parrot(request: pytest.FixtureRequest) -> Student:
     """A model that has learned one chain by heart, with a wrong result in it."""
+    student = Student("llama", request.param)
+    for model in (student.plain, student.model):
+        model.load_state_dict(learned_by_heart())
+    return student
+
+
+@cache
+def learned_by_heart() -> Any:
     import torch
 
-    student = Student("llama", request.param)
+    student = Student("llama")
     example = causal_example(WRONG, "unified", student.codec)
     ids = torch.tensor([example.ids])
     labels = torch.where(torch.tensor([example.learned]), ids, -100)
@@ -298,8 +322,7 @@ def parrot(request: pytest.FixtureRequest) -> Student:
         optimizer.zero_grad()
         if loss < 0.01:
             break
-    student.model.load_state_dict(student.plain.state_dict())
-    return student
+    return student.plain.state_dict()
 
 
 WRONG = chain("w", "A P", [("Half of 48?", "<<48/2=29>>2 a")], "2")
@@ -344,7 +367,7 @@ def test_forced_results_do_not_depend_on_the_chunk(parrot: Student, chunk: int) 
 # ---- Sampling
 
 
-@pytest.fixture(scope="module", params=each_way(FAMILIES))
+@pytest.fixture(scope="module", params=[*each_way(["llama"]), ("gpt2", "kernels"), ("qwen2", "torch")])
 def speaker(request: pytest.FixtureRequest) -> Student:
     """A student that is confined to few tokens, so that its samples end."""
     student = Student(*request.param)

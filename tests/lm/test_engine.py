@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from test_causal import SHORT, Student, decode
+from test_causal import SHORT, decode
 from tiny import FAMILIES, byte_tokenizer, causal_model, problems, solved
 
 from socratic.lm import engine, kernels
 from socratic.lm.backends import TorchBackend
+from socratic.lm.base import Request
 from socratic.lm.engine import EngineLM
 from socratic.tokens import Codec
-from socratic.types import UserError
+from socratic.types import Completion, UserError
 
 
 def made(family: str = "llama", pages: int | None = 600, **model: Any) -> EngineLM:
@@ -144,7 +147,21 @@ def test_memory_for_a_long_student_need_not_hold_its_longest_sequence(monkeypatc
 
 
 def test_greedy_and_sampled_rows_take_turns_together() -> None:
-    student = Student("llama", "kernels")
-    greedy = [t.raw for t in solved(problems(4), "unified", lm=student.lm(), **SHORT)]
-    sampled = [t.raw for t in solved(problems(4), "unified", lm=student.lm(), temperature=2.0, seed=1, **SHORT)]
-    assert greedy != sampled
+    def written(lm: EngineLM, which: Sequence[int]) -> dict[int, Completion | None]:
+        """What is written of those texts in one batch, every second one sampled."""
+        asked = {}
+        for number in which:
+            session = lm.session()
+            session.write_problem(f"Problem: {'Some text ' * (number + 1)}")
+            session.write_marker("question")
+            rng = random.Random(number)
+            asked[number] = Request(lm, session, "question", 12, False, 2.0 * (number % 2), rng)
+            lm.submit(asked[number])
+        while any(request.completion is None for request in asked.values()):
+            lm.step(5)
+        return {number: request.completion for number, request in asked.items()}
+
+    lm = made()
+    together = written(lm, range(6))
+    assert together == {number: written(lm, [number])[number] for number in range(6)}
+    assert len({said.text for said in together.values() if said}) == 6

@@ -31,8 +31,8 @@ def models(codec: Codec) -> list[Any]:
 @pytest.mark.parametrize("solver", ["unified", "cot"])
 def test_text_does_not_depend_on_the_batch(models: list[Any], codec: Codec, solver: Any) -> None:
     stops = set()
-    for model in models:
-        for how in ({}, {"temperature": 1.0, "seed": 5}):
+    for number, model in enumerate(models):
+        for how in ({}, {"temperature": 1.0, "seed": 5})[: 2 if number < 2 else 1]:
             one, many = RecordedSeq2Seq(model, codec, "one"), RecordedSeq2Seq(model, codec, "many")
             first = solved(problems(6), solver, lm=one, batch_size=1, **SHORT, **how)
             second = solved(problems(6), solver, lm=many, batch_size=64, **SHORT, **how)
