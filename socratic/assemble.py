@@ -75,7 +75,7 @@ def make_trainer(
 def last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str | None:
     """The newest checkpoint that is whole, as is the best one it names; others are named and removed.
 
-    One where training had ended is passed over as well: transformers would make another update behind it.
+    One where training had ended within an epoch is passed over as well: transformers would make another update.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
@@ -83,7 +83,9 @@ def last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str |
         state = {} if fault else json.loads((path / TRAINER_STATE_NAME).read_bytes())
         if best := state.get("best_model_checkpoint"):
             fault = check_manifest(folder / Path(best).name)
-        if fault is None and state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
+        stopped = fault is None and state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
+        if stopped and state["epoch"] < state["num_train_epochs"]:
+            on_note(f"{path} is where training had ended; the end is done again from the one before it")
             continue
         if fault is None:
             on_note(f"continuing from {path}")
@@ -102,14 +104,15 @@ def _compiled(settings: TrainSettings, start: Start) -> bool:
         able = False  # it is then measured through the same layers
     if settings.compile and not able:
         raise UserError("compile=true is for decoders, on a machine with a C++ compiler; leave it out")
+    if settings.compile is not None or not able:
+        return bool(settings.compile)
     updates = settings.max_steps or settings.epochs * _updates(settings, start)
     epochs = updates / _updates(settings, start) / process_count()
     operations = 6 * start.parameters * sum(len(e.ids) for e in start.examples) * epochs
-    layers = model.config.num_hidden_layers
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     # Rough seconds on two cores, after a few measurements at 0.5, 2 and 135 million parameters.
     saved = 0.4 * (operations / 4e11 + 0.02 * layers * updates)
-    pays = default_device() == "cpu" and saved > 6 + 0.65 * layers
-    return able and pays if settings.compile is None else settings.compile
+    return default_device() == "cpu" and saved > 6 + 0.65 * layers
 
 
 def _runs_in_engine(model: Any, settings: TrainSettings) -> bool:

@@ -26,6 +26,8 @@ Metrics = dict[str, Any]
 Solve = Callable[[list[tuple[Problem, int]]], Iterator[Trace]]
 
 _KEPT = "traces.jsonl.gz"
+_FINAL = ("BadRequestError", "UnprocessableEntityError")
+"""What an endpoint says of requests that it will never take."""
 _NAMED = 3  # how many problem ids a message lists
 
 
@@ -69,7 +71,7 @@ def evaluate(
     no trace yet and yields their traces in any order; it is not called where none is missing. An interrupted run
     continues on the next call.
 
-    Samples that ended in ``model_error`` are asked for again then.
+    Samples at which an endpoint `failed_for_now` are asked for again then.
 
     ``resume`` says what happens to a run that already stands in ``out``: ``never`` refuses it; ``if-possible``
     continues it where settings and problems are the same; ``always`` continues in spite of differences and notes them
@@ -81,19 +83,24 @@ def evaluate(
     config = _plain({**settings, "samples": samples})
     with store.lock(out):
         _open_run(out, config, problems, resume)
-        _drop_failures(out, problems, samples)
         with store.JsonlAppender(out / "traces.jsonl") as log:
-            traces = _read_traces(out, problems, samples)
-            done = {(trace.problem_id, trace.sample) for trace in traces}
+            traces = {(trace.problem_id, trace.sample): trace for trace in _read_traces(out, problems, samples)}
+            done = {key for key, trace in traces.items() if not failed_for_now(trace)}
             pending = [(p, k) for p in problems for k in range(samples) if (p.id, k) not in done]
-            if pending:
+            if len(traces) < len(problems) * samples:
                 (out / "metrics.json").unlink(missing_ok=True)
-                for trace, score in _solve_pending(pending, solve):
-                    log.append(trace.to_json())
-                    traces.append(trace)
-                    if on_trace:
-                        on_trace(trace, score)
-        return _finish(out, problems, traces)
+            for trace, score in _solve_pending(pending, solve) if pending else ():
+                (out / "metrics.json").unlink(missing_ok=True)
+                log.append(trace.to_json())
+                traces[trace.problem_id, trace.sample] = trace
+                if on_trace:
+                    on_trace(trace, score)
+        return _finish(out, problems, list(traces.values()))
+
+
+def failed_for_now(trace: Trace) -> bool:
+    """Whether an endpoint failed at ``trace`` in a way that it need not again, so that it is to be asked once more."""
+    return trace.stop_reason == "model_error" and not (trace.error or "").startswith(_FINAL)
 
 
 def rescore(run: Path) -> Metrics:
@@ -237,8 +244,9 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
             "or --resume always to mix them"
         )
     stored = _read_traces(out, problems, config["samples"])  # refused before anything is changed
-    _note_resumption(out, differing)
-    if len(stored) < len(problems) * config["samples"]:  # else all was made with the settings that stand there
+    whole = sum(not failed_for_now(trace) for trace in stored)
+    if whole < len(problems) * config["samples"]:  # else all was made with the settings that stand there
+        _note_resumption(out, differing)
         store.atomic_write(out / "config.yaml", _to_yaml(config))
     store.write_jsonl(out / "problems.jsonl", records)
 
@@ -266,32 +274,26 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def _read_traces(out: Path, problems: Sequence[Problem], samples: int) -> list[Trace]:
-    """Stored traces, less a last line that is not whole; one that stands twice or belongs to no problem is refused."""
+    """Stored traces, less a last line that is not whole; one that stands twice or belongs to no problem is refused.
+
+    One at which an endpoint failed may be followed by another, which then counts.
+    """
     path = out / "traces.jsonl"
     if not path.exists():
         return []
     missing = {(problem.id, sample) for problem in problems for sample in range(samples)}
-    seen: set[tuple[str, int]] = set()
-    traces = []
+    traces: dict[tuple[str, int], Trace] = {}
     for trace in store.read_records(path, Trace, allow_torn_tail=True):
         key = (trace.problem_id, trace.sample)
-        if key in seen:
+        if key in traces and not failed_for_now(traces[key]):
             raise UserError(f"{path} holds problem {key[0]!r} sample {key[1]} twice; remove one of the two lines")
         if key not in missing:
             raise UserError(
                 f"{path} holds problem {key[0]!r} sample {key[1]}, which is not among the run's "
                 f"{len(problems)} problems with {samples} samples each; choose another folder"
             )
-        seen.add(key)
-        traces.append(trace)
-    return traces
-
-
-def _drop_failures(out: Path, problems: Sequence[Problem], samples: int) -> None:
-    """Take out the traces of an endpoint that failed, so that they are asked for again."""
-    traces = _read_traces(out, problems, samples)
-    if len(kept := [trace for trace in traces if trace.stop_reason != "model_error"]) < len(traces):
-        store.write_jsonl(out / "traces.jsonl", (trace.to_json() for trace in kept))
+        traces[key] = trace
+    return list(traces.values())
 
 
 def _load_unscored(path: Path) -> Run:

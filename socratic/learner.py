@@ -16,7 +16,6 @@ from socratic.tutor import Node, Tutor
 from socratic.types import AnswerType, CalculatorError
 
 _KINDS: tuple[AnswerType, ...] = ("number", "yesno", "text")
-"""A number counts where an answer has one, else yes or no, else the words."""
 _YES_OR_NO = re.compile(r"\A\W*(?:yes|no)\b\s*(?:[,.;:!]\s*|\Z)", re.IGNORECASE)
 _EQUALS = re.compile(r"= *\$?\Z")
 _NUMBER_NEXT = re.compile(rf"\A *\$?(?:{NUMBER.pattern})")
@@ -91,8 +90,15 @@ class Learner:
 
 
 def _same(said: str, wanted: str) -> bool:
-    """Whether two answers come to the same: by yes or no where ``wanted`` begins with that, else as `_KINDS` has it."""
-    for kind in ("yesno",) if _YES_OR_NO.match(wanted) else _KINDS:
+    """Whether two answers come to the same.
+
+    Where ``wanted`` begins with yes or no, by that, or if ``said`` has neither, by the number if there is but one. Else
+    by the number, if ``wanted`` has any, by yes or no, or by the words.
+    """
+    if _YES_OR_NO.match(wanted):
+        kind: AnswerType = "yesno" if _value(said, "yesno") or len(NUMBER.findall(wanted)) != 1 else "number"
+        return _value(said, kind) == _value(wanted, kind)
+    for kind in _KINDS:
         value = _value(wanted, kind)
         if value is not None:
             return _value(said, kind) == value

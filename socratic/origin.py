@@ -129,7 +129,8 @@ def _trainings(folder: Path, found: Schooling) -> Iterator[Card]:
 
 def _chains_of(card: Card, data_dir: str | None) -> Sequence[Chain] | None:
     """The chains that a student learned from; None where its data are gone or have changed since."""
-    names = [name.removeprefix("gold:") for name in str(card.data.get("source")).split(", ")]
+    source = str(card.data.get("source")).removeprefix("gold:")
+    names = [source] if Path(source).is_file() else [name.removeprefix("gold:") for name in source.split(", ")]
     for scheme in SPLIT_SCHEMES:
         how = Reading(data_dir=data_dir, split_scheme=scheme)
         try:

@@ -21,9 +21,9 @@ from socratic.formats import formed
 from socratic.guidance import with_plans
 from socratic.likelihood import offered
 from socratic.lm.base import LM
-from socratic.lm.checkpoint import read_card
+from socratic.lm.checkpoint import is_checkpoint, read_card
 from socratic.lm.endpoint import role_instructions
-from socratic.lm.load import ENDPOINT, hush_transformers, load_lm
+from socratic.lm.load import ENDPOINT, hush_transformers, load_lm, local_folder
 from socratic.progress import train_with_bars
 from socratic.prompts import TRANSCRIPT_VERSION
 from socratic.recipe import GOLD, Recipe, SolverSpec, arm_of, folds_of, place_of, sampling_of, set_of, student_of
@@ -277,9 +277,13 @@ class _Planner:
                     offered(problem)  # refused before anything is trained
         used = {place: self._model(model, settings.seed, fold) for place, model in arm.models.items()}
         if settings.plan_by == "gold" and arm.qg:
-            own = arm.qg in self.recipe.students
-            guidance = (student_of(self.recipe, arm.qg, settings.seed)[1] if own else read_card(Path(arm.qg))).guidance
-            problems = tuple(with_plans(problems, self.chains(*self.recipe.source(split)), guidance))
+            if arm.qg in self.recipe.students:
+                guidance = student_of(self.recipe, arm.qg, settings.seed)[1].guidance
+            else:
+                folder = local_folder(arm.qg)
+                guidance = read_card(folder).guidance if is_checkpoint(folder) else "none"
+            if guidance != "none":
+                problems = tuple(with_plans(problems, self.chains(*self.recipe.source(split)), guidance))
         samples = arm.samples or self.recipe.samples
         models = {place: model for place, (model, _, _) in used.items()}
         keys = {place: key for place, (_, key, _) in used.items()}
@@ -317,7 +321,8 @@ class _Planner:
                 partner, with_partner, stage = self._model(settings.partner, seed, fold)
                 settings, needs = settings.model_copy(update={"partner": partner}), [before, stage]
             sources, data, sets = self._sources(spec.chains, seed)
-            made = store.hash_json(self._sources(spec.chains, 0)[1]) if any(map(_asks_students, sets)) else None
+            differ = any(map(_asks_students, sets))
+            chains_recipe = store.hash_json(self._sources(spec.chains, 0)[1]) if differ else None
         key = [TRANSCRIPT_VERSION, spec.role, spec.qg_sees, data, shown, base, with_partner]
         return self._add(
             TrainStage(
@@ -329,7 +334,7 @@ class _Planner:
                 qg_sees=spec.qg_sees,
                 student=student,
                 sources=tuple(sources),
-                made=made,
+                chains_recipe=chains_recipe,
                 settings=settings,
             )
         )

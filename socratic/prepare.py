@@ -69,7 +69,7 @@ class TrainSettings(Settings):
 class TrainingRun:
     """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included.
 
-    ``made`` tells how the chains were made, whatever the seed, where another seed makes others.
+    ``chains_recipe`` hashes how the chains are made, the same for all seeds; None where the chains themselves are.
     """
 
     role: Role
@@ -78,7 +78,7 @@ class TrainingRun:
     dev_chains: Sequence[Chain]
     source: str
     qg_sees: QGSees = "answers"
-    made: str | None = None
+    chains_recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def _student(run: TrainingRun) -> tuple[Pretrained, Card | None]:
         tokenizer = scratch.train_tokenizer([*problems, *(learned_text(text) for texts in slots for text in texts)])
         model = scratch.build(run.student.removeprefix("scratch:"), tokenizer)
         return Pretrained(model, tokenizer, Base(location=run.student, sha256=None)), None
-    return load_pretrained(run.student, torch.float32), None
+    pretrained = load_pretrained(run.student, torch.float32)
+    return pretrained, pretrained.card  # of one that was exported
 
 
 def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:

@@ -147,7 +147,12 @@ def _check(recipe: Recipe) -> None:
 def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> None:
     made, _ = set_of(recipe, name)
     maker, where = MAKERS[made.make], f"sets.{name}"
-    _check_known(f"{where}.of", made.of, list(recipe.samplings) if maker.of == "runs" else [GOLD, *recipe.sets])
+    if maker.of != "runs":
+        _check_known(f"{where}.of", made.of, [GOLD, *recipe.sets])
+    elif wrong := [name for name in made.of if name not in recipe.samplings]:
+        meant = nearest(wrong[0], recipe.samplings) if recipe.samplings else None
+        hint = f"did you mean {meant!r}?" if meant else "the recipe has none; add one"
+        raise UserError(f"{where}.of names {wrong[0]!r}, which is no sampling; {hint}")
     if maker.of == "runs" and len(set(made.of)) < len(made.of):
         raise UserError(f"{where}.of={made.of} has a sampling twice, whose traces would count double; name each once")
     for sampling in made.of if maker.of == "runs" else ():

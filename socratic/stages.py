@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from socratic import store
 from socratic.chain_sets import Maker, Making
 from socratic.choosing import choose, judged, pooled, spent, within, write_chosen
 from socratic.config import Settings
-from socratic.evaluate import load_run
+from socratic.evaluate import failed_for_now, load_run
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import load_lm
@@ -33,7 +34,7 @@ from socratic.tasks import Reading
 from socratic.tasks.base import SplitScheme
 from socratic.tasks.sets import CHAINS
 from socratic.types import Chain, Problem, QGSees, Role, UserError
-from socratic.verifier import called, checked_verifier, judge
+from socratic.verifier import checked_verifier, judge, verifier_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +103,14 @@ class SetStage(Stage):
 class TrainStage(Stage):
     """A student to be trained; ``sources`` are the names of data sets and the files that hold its chains.
 
-    ``made`` is as in `TrainingRun`.
+    ``chains_recipe`` is as in `TrainingRun`.
     """
 
     role: Role
     qg_sees: QGSees
     student: str
     sources: tuple[str, ...]
-    made: str | None
+    chains_recipe: str | None
     settings: TrainSettings
 
     @property
@@ -121,7 +122,9 @@ class TrainStage(Stage):
         chains, dev = ([c for source in self.sources for c in load(source, split)] for split in ("train", "dev"))
         if not chains:
             raise UserError(f"{self.name}: nothing came to stand in {', '.join(self.sources)}; make that less strict")
-        run = TrainingRun(self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees, self.made)
+        run = TrainingRun(
+            self.role, self.student, chains, dev, ", ".join(self.sources), self.qg_sees, self.chains_recipe
+        )
         return Training(f"{number} {self.name}", run, self.settings, self.folder)
 
 
@@ -183,7 +186,7 @@ class SelectStage(Stage):
 
     @property
     def done(self) -> bool:
-        return _is_run(self.folder)
+        return _is_run(self.folder) and all(stage.done for stage in self.needs)
 
     def run(self, batch_size: int) -> None:
         """Have the verifier, if there is one, judge what it has not judged yet, and write the run of what is chosen."""
@@ -194,18 +197,19 @@ class SelectStage(Stage):
             lm = checked_verifier(load_lm(self.verifier, dtype="fp32"))
             how["verifier"] = lm.record()
             ask = partial(judge, lm=lm, batch_size=batch_size)
-            judgements = [judged(run, called(lm), ask) for run in runs]
+            judgements = [judged(run, verifier_name(lm), ask) for run in runs]
         pool = pooled(runs, judgements, self.how.over)
         most = spent(load_run(self.match)) if self.match else None
         among = {id: within(own, most[id]) if most else own[: self.how.k] for id, own in pool.items()}
         chosen = {id: (choose(own, self.how.by), own) for id, own in among.items()}
+        shutil.rmtree(self.folder, ignore_errors=True)  # of samples that an endpoint has failed at since
         write_chosen(runs, chosen, how, self.folder, self.arm)
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run is complete, and no endpoint failed: such samples are asked for again."""
+    """Whether a run is complete, and has no sample that is to be asked for again."""
     try:
-        metrics = load_run(folder).metrics
+        run = load_run(folder)
     except UserError:
         return False
-    return metrics is not None and not metrics["stop_reasons"]["model_error"]
+    return run.metrics is not None and not any(map(failed_for_now, run.traces))

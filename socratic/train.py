@@ -179,9 +179,9 @@ def _train(
         f"{run.role}: {len(start.examples):,} examples of {len(run.chains):,} chains, "
         f"{_learned(start.examples):,} learned tokens an epoch, learning rate {start.rate:g}, {default_device()}"
     )
-    if not run.dev_chains and settings.dev_limit != 0:
-        on_note("none of the chains is of a dev problem, so the last update is kept, whatever its loss")
     if is_main_process():
+        if not start.dev_examples and settings.dev_limit != 0:
+            on_note("there is no dev chain to choose by, so the last update is kept, whatever its loss")
         write_json(out / PLAN, plan)  # from here on the folder is a run
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / _CHECKPOINTS, on_note))
     if (skipped := trainer.guard.bad_steps) > (updates := trainer.state.global_step) / 2:
@@ -189,9 +189,8 @@ def _train(
             f"the gradient was not finite in {skipped} of {updates} updates, so little was learned; "
             f"lower learning_rate={start.rate:g} or set precision=fp32, in another --out"
         )
-    recipe = _recipe(run, settings, start, run.made or plan["data"]["sha256"])
+    recipe = _recipe(run, settings, start, run.chains_recipe or plan["data"]["sha256"])
     metrics = _metrics(start, trainer)
-    origin = start.before or start.student.card
     card = Card(
         role=run.role,
         qg_sees=run.qg_sees,
@@ -207,9 +206,9 @@ def _train(
         data={**plan["data"], "written_by": sorted({chain.source for chain in run.chains})},
         settings=settings.model_dump(),
         recipe=recipe,
-        fold=settings.fold if origin is None or origin.fold == settings.fold else None,
+        fold=settings.fold if start.before is None or start.before.fold == settings.fold else None,
         lineage={
-            **(origin.lineage if origin else {}),
+            **(start.before.lineage if start.before else {}),
             hash_json([recipe, settings.seed])[:16]: metrics["trained_tokens"],
         },
         metrics=_finite(metrics),

@@ -24,7 +24,7 @@ def checked_verifier(lm: LM) -> LocalLM:
     return lm
 
 
-def called(lm: LM) -> str:
+def verifier_name(lm: LM) -> str:
     """What judgements call a verifier: the hash of its weights, and its number format, which changes what it says."""
     return f"{lm.fingerprint} {lm.dtype}"
 
@@ -69,4 +69,4 @@ def _reading(problem: Problem, trace: Trace, lm: LocalLM) -> Generator[Request, 
                 break
             said_right = request.completion.text == lm.codec.decode(words[:1])
             found.append(exp(request.logprob) if said_right else -expm1(request.logprob))
-    return Judgement(trace.problem_id, trace.sample, called(lm), tuple(found), session.mark())
+    return Judgement(trace.problem_id, trace.sample, verifier_name(lm), tuple(found), session.mark())

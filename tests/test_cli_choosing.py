@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for problem, sample in pending:
             yield trace(problem, sample, sample % 2 == 0)
 
-    config = {**SETTINGS, "data": str(data), "split": "test", "split_scheme": "authors"}
-    evaluate([c.problem() for c in CHAINS], solve, folder / "run", config, 4)
+    config = {**SETTINGS, "data": str(data), "split": "train", "split_scheme": "authors"}
+    evaluate([replace(c.problem(), split="train") for c in CHAINS], solve, folder / "run", config, 4)
     return folder / "run"
 
 

@@ -186,10 +186,32 @@ def test_what_an_endpoint_failed_at_is_asked_for_again(tmp_path: Path) -> None:
 
     metrics = evaluate(PROBLEMS, failing, tmp_path, SETTINGS)
     assert metrics["stop_reasons"]["model_error"] == 2
+
+    def gone(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        raise UserError("no server answers")
+        yield
+
+    with pytest.raises(UserError, match="no server"):
+        evaluate(PROBLEMS, gone, tmp_path, SETTINGS)
+    assert load_run(tmp_path).metrics == metrics, "what stood still stands"
+    assert evaluate(PROBLEMS, failing, tmp_path, SETTINGS) == metrics
     script = Script()
-    metrics = evaluate(PROBLEMS, script, tmp_path, SETTINGS)
+    metrics = evaluate(PROBLEMS, script, tmp_path, {**SETTINGS, "seed": 8}, resume="always")
     assert sorted(id for id, _ in script.asked) == [p.id for p in PROBLEMS[2:4]]
     assert (metrics["stop_reasons"]["model_error"], metrics["correct"]["rate"]) == (0, 1.0)
+    assert load_run(tmp_path).config["seed"] == 8
+
+
+def test_what_an_endpoint_will_never_take_is_not_asked_again(tmp_path: Path) -> None:
+    def refused(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        for problem, sample in pending:
+            made = answer(problem, sample, stop="model_error")
+            yield dataclasses.replace(made, error="BadRequestError: too long")
+
+    metrics = evaluate(PROBLEMS, refused, tmp_path, SETTINGS)
+    script = Script()
+    assert evaluate(PROBLEMS, script, tmp_path, SETTINGS) == metrics
+    assert script.asked == []
 
 
 def test_a_complete_run_keeps_what_it_says_of_itself(tmp_path: Path) -> None:

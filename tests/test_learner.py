@@ -38,6 +38,8 @@ def learner(said_by_qa: str, gold: str | None = None, question: str = "How many?
         ("no", "Yes.", False),
         ("no", "No, 30 metres is more than 23.8 metres.", True),
         ("23.8", "No, 30 metres is more than 23.8 metres.", False),
+        ("5", "No, 5 are left.", True),
+        ("6", "No, 5 are left.", False),
         ("Paris.", "paris", True),
         ("Rome", "Paris", False),
         ("", "12", False),

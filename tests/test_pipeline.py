@@ -49,7 +49,7 @@ MORE = {"students.qg.chains": ["gold", "more"]}
 
 @pytest.fixture(autouse=True)
 def bundled(few_stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every plan reads all of train, twice."""
+    """The first of the stories: every plan reads all of train, twice."""
     monkeypatch.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
 
 
@@ -211,7 +211,7 @@ def test_chains_that_differ_by_seed_alone_make_students_of_one_recipe(tmp_path: 
 
     def made(**changes: Any) -> dict[str, str | None]:
         plan = plan_of(tmp_path, data=FEW, splits=["test"], students=students, **{**more, **changes})
-        return {stage.name: stage.made for stage in plan.stages if isinstance(stage, TrainStage)}
+        return {stage.name: stage.chains_recipe for stage in plan.stages if isinstance(stage, TrainStage)}
 
     both = made(seeds=[0, 1])
     assert both["train last, seed 0"] == both["train last, seed 1"] is not None

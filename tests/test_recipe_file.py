@@ -69,7 +69,10 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"selections": {"s": {"of": ["cot"], "by": "verifier"}}}, "selections.s: by=verifier needs verifier"),
         ({"selections": {"s": {"of": ["cot"], "by": "weighted", "verifier": "qg"}}}, "qg is trained as 'qg', not as"),
         ({"sets": {"m": {"make": "reward"}}}, "sets.m: make=reward needs a student; name one"),
-        ({"sets": {"m": {"make": "harvest"}}}, "sets.m.of names 'gold'"),
+        (
+            {"sets": {"m": {"make": "harvest"}}},
+            "sets.m.of names 'gold', which is no sampling; the recipe has none",
+        ),
         (
             {"samplings": {"s": {"solver": "cot", "lm": "cot"}}, "sets": {"m": {"make": "harvest", "of": ["s", "s"]}}},
             "sets.m.of=.* has a sampling twice, .*; name each once",

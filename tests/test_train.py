@@ -141,7 +141,7 @@ def test_the_recipe_is_the_same_for_every_seed_and_nothing_else(student: str, tm
     assert recipe("e", start=str(tmp_path / "a")) == recipe("f", start=str(tmp_path / "b")) != first
     made = [
         train(
-            TrainingRun("unified", student, CHAINS[:count], [], "tiny", made="harvest"),
+            TrainingRun("unified", student, CHAINS[:count], [], "tiny", chains_recipe="harvest"),
             TrainSettings.parse({**PLAIN, "max_steps": 1}),
             tmp_path / f"made-{count}",
             lambda note: None,
@@ -162,7 +162,7 @@ def test_one_call_trains_and_loads(student: str, tmp_path: Path) -> None:
     made = fit_by_name("qg", CHAINS, student, tmp_path / "qg", qg_sees="questions", on_note=notes.append, max_steps=1)
     assert (made.role, made.qg_sees) == ("qg", "questions")
     assert any("update 1 of 1" in note for note in notes)
-    assert any("none of the chains is of a dev problem" in note for note in notes)
+    assert any("there is no dev chain to choose by" in note for note in notes)
     with pytest.raises(UserError, match="unknown setting 'max_step'; did you mean 'max_steps'"):
         fit_by_name("qg", CHAINS, student, tmp_path / "other", max_step=1)
 

@@ -18,7 +18,7 @@ from socratic.solving import SolveSettings, Solving
 from socratic.tokens import Codec
 from socratic.trainer import to_row
 from socratic.types import Chain, Problem, Trace, UserError
-from socratic.verifier import called, checked_verifier, judge
+from socratic.verifier import checked_verifier, judge, verifier_name
 
 STEPWISE = [("How many in May?", "Ann sold 48/2 = <<48/2=24.00>>24."), ("In all?", "48+24=<<48+24=72>>72")]
 
@@ -121,7 +121,7 @@ def test_a_judgement_is_the_probability_of_yes_given_yes_or_no_at_the_places_of_
     assert len(found) == len(solutions)
     words = [codec.verdict(True), codec.verdict(False)]
     for sample, made in enumerate(CHAINS.values()):
-        assert found[sample].verifier == called(lm) == f"abc {lm.dtype}"
+        assert found[sample].verifier == verifier_name(lm) == f"abc {lm.dtype}"
         if kind == "t5":
             continue
         example = causal_example(made, "verifier", codec)

@@ -147,7 +147,7 @@ def _judgements(
     from rich.progress import track
 
     from socratic.choosing import judged
-    from socratic.verifier import called, checked_verifier, judge
+    from socratic.verifier import checked_verifier, judge, verifier_name
 
     lm: LocalLM = checked_verifier(load_models([verifier], device, dtype)[verifier])
 
@@ -155,7 +155,7 @@ def _judgements(
         found = judge(solutions, lm, batch_size)
         yield from track(found, lm.name, len(solutions), console=err)
 
-    return [judged(run, called(lm), ask) for run in runs], lm.record()
+    return [judged(run, verifier_name(lm), ask) for run in runs], lm.record()
 
 
 def _sizes(given: str | None, samples: int) -> list[int]:

@@ -70,7 +70,7 @@ class Desk:
         self.alternatives: tuple[Node | None, list[str]] = None, []
         self.cot: LM | None = None
         self.silent_at: Node | None = None
-        """Where QG had nothing usable to ask: it is not asked again for every line that is typed."""
+        """Where QG is not asked unasked: it had nothing usable there, or something failed or was stopped."""
         self.commands: dict[str, Callable[[str], object]] = {
             "/ask": self.put,
             "/edit": self.edit,

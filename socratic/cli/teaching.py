@@ -69,7 +69,9 @@ def teach(
     resume: Annotated[
         Literal["if-possible", "always", "never"], typer.Option(help="What to do with what was begun before.")
     ] = "if-possible",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what was refused.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again what was refused, or was in a batch that is lost.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate tokens and cost; ask nothing.")] = False,
     device: Device = None,
     dtype: Dtype = "auto",

@@ -33,7 +33,7 @@ MEANINGS: dict[Error, str] = {
     "unparsed": "there is no number to read",
 }
 KEYS: dict[str, Error] = dict(zip("womxeaun", get_args(Error), strict=True))
-"""None is ``q`` or ``s``, which stop and skip."""
+"""No key is ``q`` or ``s``, which stop and skip."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class AskSettings(Settings):
     batch: bool = Field(False, description="by the endpoint's Batch API: within a day, at half the price")
     poll_seconds: float = Field(30.0, gt=0, description="between two looks at the batches under way")
     resume: Literal["never", "if-possible", "always"] = Field("if-possible", description="an annotation begun before")
-    retry_failed: bool = Field(False, description="ask again what the endpoint refused")
+    retry_failed: bool = Field(False, description="ask again what the endpoint refused, or was in a batch that is lost")
     prompt_price: float = Field(0.0, ge=0, description="dollars for a million prompt tokens")
     completion_price: float = Field(0.0, ge=0, description="dollars for a million completion tokens")
     max_cost: float | None = Field(None, gt=0, description="dollars to spend at most, over all calls")

@@ -65,8 +65,8 @@ async def ask_in_batches(
             faults += 1
             if isinstance(error, openai.NotFoundError) and (lost := batches.asked_for) and not asking.retry_failed:
                 asking.stop(
-                    f"{endpoint.url} does not know batch {lost} any more; give the key that began it, or "
-                    "--retry-failed to ask for what it was to bring anew"
+                    f"{endpoint.url} does not know batch {lost}, or what it brought, any more; give the key that began "
+                    "it, or --retry-failed to ask, and pay, anew"
                 )
                 return
             transient = (
@@ -149,6 +149,7 @@ class Batches:
             except openai.NotFoundError:
                 if not give_up:
                     raise
+                await self._client.batches.list(limit=1)  # raises where it is the address that is wrong
                 ended = True
             self.asked_for = None
             if not ended:

@@ -329,7 +329,10 @@ def test_one_that_is_gone_is_asked_for_anew_only_where_that_is_wanted(ledger: Le
     service.polls, service.faults = 0, [404]
     asking = ask(service, ledger, 2)
     assert asking.why_stopped is not None
-    assert "does not know batch batch_0 any more; give the key that began it, or --retry-failed" in asking.why_stopped
+    assert (
+        "does not know batch batch_0, or what it brought, any more; give the key that began it, or --retry-failed"
+        in asking.why_stopped
+    )
     assert len(ledger.open_batches()) == 1
     service.faults = [404]
     assert ask(service, ledger, 2, retry_failed=True).tally.kept == 2
