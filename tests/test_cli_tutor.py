@@ -252,8 +252,15 @@ def test_cot_is_shown_with_its_answer(cli: Cli, say: Callable[[Script], None], t
     assert [(kind, number) for kind, number, _ in gold[:2]] == [("question", 1), ("answer", 1)]
 
 
-def test_a_problem_is_drawn_by_its_id(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+def test_a_problem_is_drawn_by_its_id(
+    cli: Cli,
+    say: Callable[[Script], None],
+    tmp_path: Path,
+    few_stories: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     say(script)
+    monkeypatch.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
     wanted = load_problems("stories", "dev")[5]
     result = cli("tutor", *PAIR, "--data", wanted.id, "--json", stdin=f"/draw {wanted.id}\n")
     assert [text for event, text in events(result) if event == "problem"] == [wanted.question] * 2
