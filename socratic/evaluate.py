@@ -243,7 +243,7 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
             f"{out} was made with other settings ({'; '.join(differing)}); choose another folder, "
             "or --resume always to mix them"
         )
-    stored = _read_traces(out, problems, config["samples"])  # refused before anything is changed
+    stored = _read_traces(out, problems, config["samples"]) if differing else ()  # refused before anything is changed
     whole = sum(not failed_for_now(trace) for trace in stored)
     if whole < len(problems) * config["samples"]:  # else all was made with the settings that stand there
         _note_resumption(out, differing)
