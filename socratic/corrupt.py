@@ -126,7 +126,7 @@ def _spoiled(chain: Chain, kind: Kind, rng: random.Random, keep_answer: bool) ->
             return None
         steps = tuple(_wordy(step, chain.question, rng) for step in chain.steps)
     else:
-        pairs = [*_dependent(chain)]
+        pairs = [*_dependent(chain, kind)]
         if not pairs:
             return None
         first, second = rng.choice(pairs)
@@ -139,14 +139,17 @@ def _spoiled(chain: Chain, kind: Kind, rng: random.Random, keep_answer: bool) ->
     return replace(chain, steps=tuple(steps), metadata={**chain.metadata, "corrupted": note})
 
 
-def _dependent(chain: Chain) -> Iterator[tuple[int, int]]:
+def _dependent(chain: Chain, kind: Kind) -> Iterator[tuple[int, int]]:
     """Pairs of steps of which the later one calculates with a result of the earlier, which nothing else gives.
 
-    Where answers are no numbers, nobody knows what needs what: all pairs that differ.
+    Where answers are no numbers, nobody knows what needs what: all pairs that differ, but none ``reordered`` with the
+    last step, which has the answer.
     """
     told = values(render_problem(chain.problem()))
     for first, second in combinations(range(len(chain.steps)), 2):
         if chain.answer_type != "number":
+            if kind == "reordered" and second == len(chain.steps) - 1:
+                continue
             if chain.steps[first] != chain.steps[second]:
                 yield first, second
             continue

@@ -31,7 +31,7 @@ from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
-from socratic.tasks import Reading, load_chains, load_problems
+from socratic.tasks import ANSWERS, Reading, load_chains, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
 from socratic.tasks.sets import CHAINS, SETS, load_set
 from socratic.teacher.client import Endpoint
@@ -383,7 +383,8 @@ class _Planner:
     def _sources(self, names: Sequence[str], seed: int) -> tuple[list[str], list[str], list[SetStage]]:
         """Of each set of chains, as `load_chains` takes it, its name or file and its key; the stages among them."""
         stages = {name: self._set(name, seed) for name in names if name in self.recipe.sets}
-        plain = {name: self.gold if name == GOLD else name.removeprefix(f"{GOLD}:") for name in names}
+        own = {GOLD: self.gold, ANSWERS: f"{ANSWERS}:{self.recipe.data}"}
+        plain = {name: own.get(name, name.removeprefix(f"{GOLD}:")) for name in names}
         sources = [str(stages[name].folder / CHAINS) if name in stages else plain[name] for name in names]
         keys = [stages[name].key if name in stages else self._chains_key(plain[name]) for name in names]
         return sources, keys, list(stages.values())

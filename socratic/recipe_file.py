@@ -31,7 +31,7 @@ from socratic.recipe import (
 from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
 from socratic.store import expanded
-from socratic.tasks import TASKS
+from socratic.tasks import ANSWERS, TASKS
 from socratic.types import UserError
 
 _NAMED = ("sets", "students", "samplings", "arms", "selections")
@@ -121,7 +121,7 @@ def _check(recipe: Recipe) -> None:
     for name, (spec, settings) in students.items():
         _check_model(recipe, f"students.{name}.student", spec.student, start=True)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
-        _check_known(f"students.{name}.chains", spec.chains, [GOLD, *recipe.sets])
+        _check_known(f"students.{name}.chains", spec.chains, [GOLD, ANSWERS, *recipe.sets])
         _check_trainer(name, settings.trainer)
         _check_folds(f"students.{name}", spec.folds, filter(None, [spec.student, settings.partner]), specs)
     for name in recipe.sets:
@@ -249,9 +249,11 @@ def _check_roles(
 
 
 def _check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise `UserError` for a name that is not ``known``, no other data set's gold and no file."""
+    """Raise `UserError` for a name that is not ``known``, no other data set's gold or answers, and no file."""
     for name in names:
-        if name not in known and name.removeprefix(f"{GOLD}:") not in TASKS and not expanded(name).is_file():
+        if name in known or expanded(name).is_file():
+            continue
+        if name.removeprefix(f"{GOLD}:").removeprefix(f"{ANSWERS}:") not in TASKS:
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
 
 

@@ -26,6 +26,7 @@ _SMALL: dict[str, Any] = {
 }
 _WITH_CHOICES = str(shipped("data") / "everyday.jsonl")
 _MOST = {"rounds": 1, "folds": 2, "samples": 2, "k": 2}
+_OWN_CHAINS = ("gold:", "answers:")
 _OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
 
 
@@ -71,7 +72,7 @@ def _bundled(key: str, value: Any) -> Any:
     """``value`` with other data sets' chains, of which nothing is bundled, as the bundled ones."""
     if key not in ("chains", "of"):
         return value
-    return list(dict.fromkeys("gold" if name.startswith("gold:") else name for name in value))
+    return list(dict.fromkeys(name.partition(":")[0] if name.startswith(_OWN_CHAINS) else name for name in value))
 
 
 def _local(key: str, value: Any) -> Any:

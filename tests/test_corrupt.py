@@ -26,7 +26,7 @@ TILES = Chain(
     ),
     final_answer="14,400",
 )
-FISH = (Step("Does it breathe?", "It breathes."), Step("Do fish?", "Fish do not."))
+FISH = (Step("Does it breathe?", "It breathes."), Step("Do fish?", "Fish do not."), Step("Is it one, then?", "no"))
 YES = Chain("d/train/2", "d", "Is a whale a fish?", "no", "yesno", FISH)
 
 
@@ -121,9 +121,15 @@ def test_steps_that_nothing_needs_stay(kind: Kind) -> None:
     steps = (Step("A?", "<<20+7=27>>27"), Step("B?", "<<60-20=40>>40"))
     with pytest.raises(UserError, match="only 0 of 1"):
         corrupt([replace(TILES, steps=steps)], 1, [kind])
-    assert len(spoiled(kind, YES).steps) == (2 if kind == "reordered" else 1)
+    assert len(spoiled(kind, YES).steps) == (3 if kind == "reordered" else 2)
     with pytest.raises(UserError, match="only 0 of 1"):
         corrupt([YES], 1, ["wrong_step"])
+
+
+def test_facts_change_places_and_the_answer_stays_behind_them() -> None:
+    assert all(spoiled("reordered", YES, seed).steps == (FISH[1], FISH[0], FISH[2]) for seed in range(6))
+    with pytest.raises(UserError, match="only 0 of 1"):
+        corrupt([replace(YES, steps=FISH[1:])], 1, ["reordered"])
 
 
 def test_verbose_answers_say_everything_again() -> None:

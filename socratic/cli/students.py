@@ -61,7 +61,9 @@ if TYPE_CHECKING:
 
 def train(
     role: Annotated[Role, typer.Argument(help="What the student learns.")],
-    chains: Annotated[str, typer.Option(help="A file of chains, or gold:NAME for a data set's own.")],
+    chains: Annotated[
+        str, typer.Option(help="A file of chains, gold:NAME for a data set's own, or answers:NAME for answers alone.")
+    ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the trained student.")],
     student: Annotated[
         str | None,

@@ -8,8 +8,9 @@ A record of ``test.json`` (shortened; one a line)::
      "correct": "E"}
 
 The gold chain is the rationale, a step a line, without sub-questions. Ids name the row of the file,
-``aqua/train/00017``, from the Hub as well. The split of Fine-tune-CoT has 10,000 of train's 97,467 rows, and all of
-test. A question of test is left out of train, under either scheme.
+``aqua/train/00017``, from the Hub as well, which also gives train where a folder has test alone. The split of
+Fine-tune-CoT has 10,000 of train's 97,467 rows, and all of test. A question of test is left out of train, under either
+scheme.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def load(data_dir: Path | None, part: Part, scheme: SplitScheme) -> list[Item]:
     train = _items(_rows(data_dir, "train"), "train")
     if scheme == "fine-tune-cot":
         if data_dir is None:
-            raise UserError("aqua's train with the split scheme 'fine-tune-cot' is read from files; pass --data-dir")
+            raise UserError("aqua's split 'fine-tune-cot' stands in splits/aqua__default.json; pass --data-dir")
         return take_part([*train, *test], part, data_dir / "splits" / "aqua__default.json")
     asked = {normalise(problem.question) for problem, _ in test}
     return [item for item in train if normalise(item[0].question) not in asked]
@@ -42,11 +43,11 @@ def _rows(data_dir: Path | None, part: Part) -> list[Row]:
     if data_dir is None:
         return hub_rows(HUB, part)
     path = data_dir / "aqua" / f"{part}.json"
-    if part == "train" and path.parent.is_dir() and not path.exists():
-        raise UserError(
-            f"{path} does not exist; put the authors' file there, or leave --data-dir and SOCRATIC_DATA out to read "
-            "AQuA's train from the Hub"
-        )
+    if part == "train" and path.parent.is_dir() and not path.exists():  # large, so often left out
+        try:
+            return hub_rows(HUB, part)
+        except UserError as error:
+            raise UserError(f"{path} does not exist, and {error}") from None
     return read_rows(path)
 
 

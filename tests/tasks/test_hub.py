@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -61,8 +63,26 @@ def test_aqua_has_the_ids_of_the_files_and_no_test_question_in_train(hub: dict[t
     [chain] = load_chains("aqua", "train")
     assert (chain.problem_id, chain.question, chain.metadata["choices"][1]) == ("aqua/train/00001", "And 2 + 1?", "2")
     assert chain.steps == (Step("", "1+1=2"), Step("", "Answer: B"))
-    with pytest.raises(UserError, match="is read from files; pass --data-dir"):
+    with pytest.raises(UserError, match=r"stands in splits/aqua__default\.json; pass --data-dir"):
         load_problems("aqua", "train", split_scheme="fine-tune-cot")
+
+
+def test_aquas_train_is_the_hubs_where_a_folder_has_test_alone(hub: dict[tuple[Any, ...], Any], tmp_path: Path) -> None:
+    def record(question: str) -> dict[str, Any]:
+        options = ["A)1", "B)2", "C)3", "D)4", "E)5"]
+        return {"question": question, "options": options, "rationale": "", "correct": "B"}
+
+    for folder in ("aqua", "splits"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "aqua" / "test.json").write_text(json.dumps(record("What is 1 + 1?")))
+    (tmp_path / "splits" / "aqua__default.json").write_text(json.dumps({"train": [1, 2], "test": [4]}))
+    hub["deepmind/aqua_rat", "raw", "train"] = [record(f"And {n} + 1?") for n in range(4)]
+    found = [p.id for s in ("train", "dev") for p in load_problems("aqua", s, tmp_path, split_scheme="fine-tune-cot")]
+    assert sorted(found) == ["aqua/train/00001", "aqua/train/00002"]
+
+    hub["deepmind/aqua_rat", "raw", "train"] = ConnectionError("no route")
+    with pytest.raises(UserError, match=r"train\.json does not exist, and deepmind/aqua_rat could not be loaded"):
+        load_problems("aqua", "train", tmp_path)
 
 
 def test_commonsenseqa_has_the_ids_of_the_files(hub: dict[tuple[Any, ...], Any]) -> None:
