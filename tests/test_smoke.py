@@ -20,6 +20,8 @@ from socratic.store import read_records, write_jsonl
 from socratic.tasks.sets import CHAINS
 from socratic.types import Chain, UserError
 
+ASKED = "How much do both numbers make together?"
+"""What the fault server asks, too."""
 RECIPES = sorted(Path(__file__).parent.parent.glob("recipes/*.yaml"))
 
 
@@ -42,6 +44,21 @@ def test_a_recipe_goes_the_whole_way(path: Path, tmp_path: Path, monkeypatch: py
         goes_through(read_recipe(path, {}, small=True), tmp_path / "out")
 
 
+@pytest.mark.smoke
+def test_a_teacher_answers_the_datas_own_sub_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOCRATIC_DATA", raising=False)
+    [teacher_recipe] = (path for path in RECIPES if path.stem == "teacher")
+    with serving(tmp_path) as teacher:
+        monkeypatch.setenv("OPENAI_BASE_URL", teacher.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        changes = {"data": str(sums(tmp_path)), "sets.written.style": "answers"}
+        plan = goes_through(read_recipe(teacher_recipe, changes, small=True), tmp_path / "out")
+    [written] = (stage for stage in plan.stages if stage.name.startswith("teach "))
+    chains = list(read_records(written.folder / CHAINS, Chain))
+    assert {step.question for chain in chains for step in chain.steps} == {ASKED}
+    assert {chain.source for chain in chains} == {"teacher:gpt-4o-mini"}
+
+
 def is_set(stage: Stage) -> bool:
     return isinstance(stage, SetStage)
 
@@ -51,7 +68,7 @@ def sums(folder: Path) -> Path:
     rows = []
     for problem in problems(40):
         sum = problem.question.removeprefix("What is ").removesuffix("?")
-        step = {"question": "What is it?", "answer": f"It is <<{sum}={problem.answer}>>{problem.answer}."}
+        step = {"question": ASKED, "answer": f"It is <<{sum}={problem.answer}>>{problem.answer}."}
         rows.append({"id": problem.id, "question": problem.question, "answer": problem.answer, "steps": [step]})
     write_jsonl(folder / "sums.jsonl", rows)
     return folder / "sums.jsonl"
