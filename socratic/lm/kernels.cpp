@@ -13,6 +13,11 @@
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
+#if defined(__AVX512BF16__) && defined(__AMX_BF16__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#define TILES
+#endif
 
 namespace {
 
@@ -332,6 +337,17 @@ void attention(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, co
 }
 
 #ifdef __AVX512BF16__
+// Up to 16 sums, of which the first ``left`` stand in y, with their bias.
+inline void put_sums(__m512 v, const bf16* bias, bf16* y, int64_t left) {
+    if (left <= 0) return;
+    __mmask16 mask = left >= W ? 0xffff : (1 << left) - 1;
+    if (bias) {
+        __m256i h = _mm256_maskz_loadu_epi16(mask, bias);
+        v = _mm512_add_ps(v, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+    _mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(v));
+}
+
 // M rows of x [rows, depth] times one packed block of 32 outputs, [depth / 2][32][2].
 template <int M>
 inline void multiply_tile(const bf16* x, const bf16* block, const bf16* bias, bf16* y, int64_t depth, int64_t outputs,
@@ -351,23 +367,95 @@ inline void multiply_tile(const bf16* x, const bf16* block, const bf16* bias, bf
         }
     }
     for (int m = 0; m < M; m++)
-        for (int half = 0; half < 2; half++) {
-            int64_t n = left - half * W;
-            if (n <= 0) break;
-            __mmask16 mask = n >= W ? 0xffff : (1 << n) - 1;
-            __m512 v = a[m][half];
-            if (bias) {
-                __m256i h = _mm256_maskz_loadu_epi16(mask, bias + half * W);
-                v = _mm512_add_ps(v, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-            }
-            _mm256_mask_storeu_epi16(y + m * outputs + half * W, mask, (__m256i)_mm512_cvtneps_pbh(v));
-        }
+        for (int half = 0; half < 2; half++)
+            put_sums(a[m][half], bias ? bias + half * W : nullptr, y + m * outputs + half * W, left - half * W);
 }
+
+#ifdef TILES
+// Whether this process may use the processor's matrix unit (AMX), which Linux grants where it is asked.
+bool has_tiles() {
+    static const bool granted = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+    return granted;
+}
+
+// Tiles for up to 32 rows of x and 32 outputs: 0 to 3 hold sums, 4 and 5 two times 16 rows, 6 and 7 the weight.
+void shape_tiles(int64_t n) {
+    struct alignas(64) {
+        uint8_t palette, start, unused[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shape = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {}};
+    uint8_t first = n < W ? n : W, second = n - first;
+    for (int tile : {0, 1, 4}) shape.rows[tile] = first;
+    for (int tile : {2, 3, 5}) shape.rows[tile] = second;
+    for (int tile : {6, 7}) shape.rows[tile] = W;
+    if (!second)
+        for (int tile : {2, 3, 5}) shape.bytes[tile] = 0;
+    _tile_loadconfig(&shape);
+}
+
+// As multiply_tile, of n rows for which tiles are shaped; depth is a multiple of 32.
+void multiply_tiles(const bf16* x, const bf16* block, const bf16* bias, bf16* y, int64_t n, int64_t depth,
+                    int64_t outputs, int64_t left) {
+    alignas(64) float sums[2 * W][2 * W];
+    bool both = n > W;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (both) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t i = 0; i < depth; i += 32) {
+        for (int line = 0; line < 32; line++) _mm_prefetch(block + i * 32 + 2048 + line * 32, _MM_HINT_T0);
+        _tile_loadd(6, block + i * 32, 128);
+        _tile_loadd(7, block + i * 32 + 32, 128);
+        _tile_loadd(4, x + i, depth * 2);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (both) {
+            _tile_loadd(5, x + W * depth + i, depth * 2);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums[0], sizeof sums[0]);
+    _tile_stored(1, sums[0] + W, sizeof sums[0]);
+    if (both) {
+        _tile_stored(2, sums[W], sizeof sums[0]);
+        _tile_stored(3, sums[W] + W, sizeof sums[0]);
+    }
+    for (int64_t m = 0; m < n; m++)
+        for (int half = 0; half < 2; half++)
+            put_sums(_mm512_load_ps(sums[m] + half * W), bias ? bias + half * W : nullptr, y + m * outputs + half * W,
+                     left - half * W);
+}
+#endif
 
 // y [rows, outputs] = x [rows, depth] @ weight.T + bias, the weight in packed blocks of 32 outputs.
 void multiply(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int64_t rows, int64_t depth, int64_t outputs) {
     constexpr int64_t chunk = 8 * 12;  // rows that one thread takes through a block
     int64_t blocks = (outputs + 31) / 32, chunks = (rows + chunk - 1) / chunk;
+#ifdef TILES
+    if (depth % 32 == 0 && has_tiles()) {  // for any number of rows: what comes out for one goes by no other
+#pragma omp parallel
+        {
+            int64_t shaped = 0;
+#pragma omp for collapse(2)
+            for (int64_t b = 0; b < blocks; b++)
+                for (int64_t c = 0; c < chunks; c++) {
+                    int64_t end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows;
+                    for (int64_t r = c * chunk, n; r < end; r += n) {
+                        n = end - r < 2 * W ? end - r : 2 * W;
+                        if (n != shaped) shape_tiles(shaped = n);
+                        multiply_tiles(x + r * depth, weight + b * 32 * depth, bias ? bias + b * 32 : nullptr,
+                                       y + r * outputs + b * 32, n, depth, outputs, outputs - b * 32);
+                    }
+                }
+            if (shaped) _tile_release();
+        }
+        return;
+    }
+#endif
 #pragma omp parallel for collapse(2)
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t c = 0; c < chunks; c++) {
