@@ -224,9 +224,10 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
     """The next token of each row: the likeliest, or one drawn at the row's temperature."""
     import torch
 
-    greedy = logits.argmax(-1)
-    if all(row.request.temperature == 0 for row in rows):
-        return greedy.tolist()
+    hot = [row.request.temperature > 0 for row in rows]
+    if not any(hot):
+        return logits.argmax(-1).tolist()
+    greedy = None if all(hot) else logits.argmax(-1)
     for b, row in enumerate(rows):
         if row.request.among:
             kept = logits[b, row.request.among]
@@ -237,8 +238,7 @@ def choose(logits: torch.Tensor, rows: list[Decoding]) -> list[int]:
         row.request.rng.random() if row.request.temperature and not (row.forced or row.ended) else 0.0 for row in rows
     ]
     drawn = sample(logits, heat, torch.tensor(draws, device=logits.device, dtype=torch.float64))
-    hot = torch.tensor([row.request.temperature > 0 for row in rows], device=logits.device)
-    chosen = torch.where(hot, drawn, greedy)
+    chosen = drawn if greedy is None else torch.where(torch.tensor(hot, device=logits.device), drawn, greedy)
     likely = logits.double().log_softmax(-1).gather(-1, chosen[:, None])[:, 0].tolist()
     for row, logprob in zip(rows, likely, strict=True):
         if not (row.forced or row.ended):
