@@ -66,8 +66,7 @@ def schooling(run: Run, data_dir: str | None = None) -> Schooling:
 
 
 def student_chain(run: Run, problem: Problem, trace: Trace, **metadata: Any) -> Chain:
-    """What a student wrote in ``run`` as a chain; of ``problem``'s metadata it keeps what it was made from."""
-    metadata |= {key: problem.metadata[key] for key in ("made_from",) if key in problem.metadata}
+    """What a student wrote in ``run`` as a chain."""
     chain = gold_chain(problem, trace.steps, **metadata)
     source = f"student:{run.path.resolve().name}"
     return replace(chain, source=source, sample=trace.sample, final_answer=trace.answer)

@@ -31,9 +31,9 @@ from socratic.report.compare import Comparison, compare
 from socratic.report.plots import Plot, curve_plot
 from socratic.solving import SolveSettings, prompt_of
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
-from socratic.tasks import ANSWERS, Reading, load_chains, load_problems
+from socratic.tasks import Reading, load_problems
 from socratic.tasks.overlap import Overlaps, find_overlaps
-from socratic.tasks.sets import CHAINS, SETS, load_set
+from socratic.tasks.sets import ANSWERS, CHAINS, SETS, load_set
 from socratic.teacher.client import Endpoint
 from socratic.types import Chain, Problem, UserError
 
@@ -397,7 +397,7 @@ class _Planner:
         return str(stage.folder), stage.key, stage
 
     def _chains(self, source: str, split: str) -> list[Chain]:
-        return load_chains(source, split, **self.reading)
+        return load_set(source, split, self.reading)
 
     def _problems(self, split: str, limit: int | None, fold: str | None) -> tuple[Problem, ...]:
         name, own = self.recipe.source(split)

@@ -111,8 +111,6 @@ def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], 
         raise UserError(f"format={settings.format} is for the roles cot and answer, not {run.role!r}; leave it out")
     if settings.format != "transcript" and settings.loss == "kl":
         raise UserError(f"loss=kl learns a teacher's steps slot by slot, which format={settings.format} joins; use nll")
-    if {run.role, settings.also or run.role} != {"answer"} and not any(chain.steps for chain in run.chains):
-        raise UserError(f"none of the {len(run.chains)} chains has a step, which role {run.role} learns; train answer")
     student, before = _student(run)
     model, codec = student.model, Codec(student.tokenizer)
     parameters, seq2seq = model.num_parameters(), bool(model.config.is_encoder_decoder)

@@ -31,7 +31,8 @@ from socratic.recipe import (
 from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
 from socratic.store import expanded
-from socratic.tasks import ANSWERS, TASKS
+from socratic.tasks import TASKS
+from socratic.tasks.sets import ANSWERS, is_answers
 from socratic.types import UserError
 
 _NAMED = ("sets", "students", "samplings", "arms", "selections")
@@ -121,7 +122,11 @@ def _check(recipe: Recipe) -> None:
     for name, (spec, settings) in students.items():
         _check_model(recipe, f"students.{name}.student", spec.student, start=True)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
-        _check_known(f"students.{name}.chains", spec.chains, [GOLD, ANSWERS, *recipe.sets])
+        _check_known(f"students.{name}.chains", spec.chains, [GOLD, ANSWERS, *recipe.sets], (GOLD, ANSWERS))
+        if {spec.role, settings.also or spec.role} != {"answer"} and any(is_answers(chains) for chains in spec.chains):
+            raise UserError(
+                f"students.{name}.chains names {ANSWERS}, which have no steps; only the role answer learns them"
+            )
         _check_trainer(name, settings.trainer)
         _check_folds(f"students.{name}", spec.folds, filter(None, [spec.student, settings.partner]), specs)
     for name in recipe.sets:
@@ -248,13 +253,17 @@ def _check_roles(
             raise UserError(f"{where}: the calculator cannot interrupt {model}; set calculator=[false]")
 
 
-def _check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise `UserError` for a name that is not ``known``, no other data set's gold or answers, and no file."""
+def _check_known(where: str, names: Sequence[str], known: Sequence[str], kinds: Sequence[str] = (GOLD,)) -> None:
+    """Raise `UserError` for a name that is not ``known``, no file, and no data set's, as ``KIND:NAME`` of ``kinds``."""
     for name in names:
-        if name in known or expanded(name).is_file():
+        kind, _, data = name.partition(":")
+        if name in known or name in TASKS or expanded(name).is_file():
             continue
-        if name.removeprefix(f"{GOLD}:").removeprefix(f"{ANSWERS}:") not in TASKS:
+        if kind not in kinds or not data:
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
+        if data not in TASKS and not (kind == ANSWERS and expanded(data).is_file()):
+            meant = f"{kind}:{nearest(data, TASKS)}"
+            raise UserError(f"{where} names {name!r}, which there is not; did you mean {meant!r}?")
 
 
 def _check_model(recipe: Recipe, where: str, model: str | None, start: bool = False) -> None:

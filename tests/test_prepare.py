@@ -53,11 +53,3 @@ def test_chains_of_weight_0_are_left_out(tmp_path: Path) -> None:
         UserError, match="no training example is left of 1 chains; all exceed 512 tokens or have weight"
     ):
         prepare(nothing, TrainSettings.parse({}), print)
-
-
-def test_answers_alone_are_for_the_role_that_learns_them(tmp_path: Path) -> None:
-    alone = [replace(chain, steps=()) for chain in CHAINS]
-    run = TrainingRun("answer", save_tiny(tmp_path / "student", "llama"), alone, [], "answers:here")
-    assert len(prepare(run, TrainSettings.parse({}), print).examples) == len(CHAINS)
-    with pytest.raises(UserError, match="none of the 3 chains has a step, which role cot learns; train answer"):
-        prepare(replace(run, role="cot"), TrainSettings.parse({}), print)

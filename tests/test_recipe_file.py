@@ -62,6 +62,19 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"sets": {"more": {"make": "augment"}}}, "sets.more: kinds={} is not usable: Field required"),
         ({"sets": {"more": {"make": "augment", "kinds": ["vary"], "copy": 1}}}, "'copy' in sets.more.*mean 'copies'"),
         ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),
+        (
+            {"students.qg.chains": ["answers"]},
+            "students.qg.chains names answers, which have no steps; only the role answ",
+        ),
+        ({"students.qg.chains": ["answers:svmp"]}, "students.qg.chains names 'answers:svmp', which .*'answers:svamp'"),
+        (
+            {"students.qg.chains": ["gold:svmp"]},
+            "students.qg.chains names 'gold:svmp', which there is not.*'gold:svamp'",
+        ),
+        (
+            {"sets": {"m": {"make": "corrupt", "share": 1, "of": ["answers:svamp"]}}},
+            "sets.m.of names 'answers:svamp', wh",
+        ),
         ({"students.qg.folds": 4}, "students.qg goes by folds=4 and base by folds=None; give both the same"),
         ({"curves": {"c": {"x": "n", "lines": {"l": {1: "pari"}}}}}, "curves.c names 'pari', which is no arm.*'pair'"),
         ({"selections": {"cot": {"of": ["cot"]}}}, "selections.cot has the name of an arm; give it another"),

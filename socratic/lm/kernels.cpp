@@ -391,12 +391,13 @@ void shape_tiles(int64_t n) {
     for (int tile : {6, 7}) shape.rows[tile] = W;
     if (!second)
         for (int tile : {2, 3, 5}) shape.bytes[tile] = 0;
+    asm volatile("" ::"r"(&shape) : "memory");  // for GCC the next line reads no more than its first bytes
     _tile_loadconfig(&shape);
 }
 
-// As multiply_tile, of n rows for which tiles are shaped; depth is a multiple of 32.
+// As multiply_tile, of n rows for which tiles are shaped; depth is a multiple of 32. fetch: the block is read first now.
 void multiply_tiles(const bf16* x, const bf16* block, const bf16* bias, bf16* y, int64_t n, int64_t depth,
-                    int64_t outputs, int64_t left) {
+                    int64_t outputs, int64_t left, bool fetch) {
     alignas(64) float sums[2 * W][2 * W];
     bool both = n > W;
     _tile_zero(0);
@@ -406,7 +407,7 @@ void multiply_tiles(const bf16* x, const bf16* block, const bf16* bias, bf16* y,
         _tile_zero(3);
     }
     for (int64_t i = 0; i < depth; i += 32) {
-        for (int line = 0; line < 32; line++) _mm_prefetch(block + i * 32 + 2048 + line * 32, _MM_HINT_T0);
+        for (int line = 0; fetch && line < 32; line++) _mm_prefetch(block + i * 32 + 2048 + line * 32, _MM_HINT_T0);
         _tile_loadd(6, block + i * 32, 128);
         _tile_loadd(7, block + i * 32 + 32, 128);
         _tile_loadd(4, x + i, depth * 2);
@@ -448,7 +449,8 @@ void multiply(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int6
                         n = end - r < 2 * W ? end - r : 2 * W;
                         if (n != shaped) shape_tiles(shaped = n);
                         multiply_tiles(x + r * depth, weight + b * 32 * depth, bias ? bias + b * 32 : nullptr,
-                                       y + r * outputs + b * 32, n, depth, outputs, outputs - b * 32);
+                                       y + r * outputs + b * 32, n, depth, outputs, outputs - b * 32,
+                                       r == c * chunk);
                     }
                 }
             if (shaped) _tile_release();

@@ -32,23 +32,11 @@ from socratic.tasks import (
     svamp,
     tracking_shuffled_objects,
 )
-from socratic.tasks.base import (
-    SPLIT_SCHEMES,
-    SPLITS,
-    Item,
-    Reading,
-    Task,
-    carve,
-    gold_chain,
-    in_dev,
-    normalise,
-    take_fold,
-)
+from socratic.tasks.base import SPLIT_SCHEMES, SPLITS, Item, Reading, Task, carve, in_dev, normalise, take_fold
 from socratic.tasks.files import line_rows
 from socratic.types import AnswerType, Chain, Problem, UserError
 
 __all__ = [
-    "ANSWERS",
     "SPLITS",
     "SPLIT_SCHEMES",
     "TASKS",
@@ -62,9 +50,6 @@ __all__ = [
     "read_lines",
     "read_questions",
 ]
-
-ANSWERS = "answers"
-"""Before the name of a data set, as in ``answers:coin_flip``: chains without steps, to learn answers alone from."""
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -160,18 +145,11 @@ def load_chains(
     """The first ``limit`` gold chains of a data set; arguments and errors as `load_problems`.
 
     Problems without a gold chain are passed over; where none in ``train`` or ``test`` has one, `UserError` is raised.
-    ``answers:NAME`` gives a chain without steps of each problem.
     """
-    data = name.removeprefix(f"{ANSWERS}:")
-    items = _items(data, split, data_dir, limit, split_scheme, columns)
-    if data != name:
-        return [gold_chain(problem, ()) for problem in {problem.id: problem for problem, _ in items}.values()][:limit]
+    items = _items(name, split, data_dir, limit, split_scheme, columns)
     chains = [chain for _, chain in items if chain is not None]
     if items and not chains and split != "dev":
-        raise UserError(
-            f"{name} has no gold chains in {split!r}; choose another data set, add steps to your file, or train answer "
-            f"with {ANSWERS}:{name}"
-        )
+        raise UserError(f"{name} has no gold chains in {split!r}; choose another data set, or add steps to your file")
     return chains[:limit]
 
 

@@ -167,6 +167,8 @@ def gold_chain(problem: Problem, steps: Sequence[Step], **metadata: Any) -> Chai
         metadata["context"] = problem.context
     if problem.choices is not None:
         metadata["choices"] = list(problem.choices)
+    if "made_from" in problem.metadata:
+        metadata["made_from"] = problem.metadata["made_from"]
     return Chain(
         problem_id=problem.id,
         dataset=problem.dataset,
