@@ -395,6 +395,7 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": versions.processor(),
         "packages": versions.package_versions(),
         "commit": versions.commit(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +21,17 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def processor() -> str:
+    """What the processor is called, and which it has of the units by which a product in bf16 is rounded."""
+    try:
+        said = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.+)$", said, re.M)
+    units = [unit for unit in ("avx512_bf16", "amx_bf16") if re.search(rf"\b{unit}\b", said)]
+    return " ".join([name[1] if name else platform.machine(), *units])
 
 
 def commit() -> str | None:

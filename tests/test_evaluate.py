@@ -73,6 +73,7 @@ def test_a_run_leaves_the_whole_folder(tmp_path: Path) -> None:
     env = json.loads((out / "env.json").read_text())
     assert env["seed"] == 7
     assert env["packages"]["torch"]
+    assert env["processor"]
     run = load_run(out)
     assert run.problems == tuple(PROBLEMS)
     assert len(run.traces) == len(run.scores) == 6
