@@ -381,7 +381,7 @@ class _Planner:
         )
 
     def _sources(self, names: Sequence[str], seed: int) -> tuple[list[str], list[str], list[SetStage]]:
-        """Of each set of chains, as `load_chains` takes it, its name or file and its key; the stages among them."""
+        """Of each set of chains, as `load_set` takes it, its name or file and its key; the stages among them."""
         stages = {name: self._set(name, seed) for name in names if name in self.recipe.sets}
         own = {GOLD: self.gold, ANSWERS: f"{ANSWERS}:{self.recipe.data}"}
         plain = {name: own.get(name, name.removeprefix(f"{GOLD}:")) for name in names}

@@ -32,7 +32,7 @@ from socratic.smoke import smoke
 from socratic.solving import SolveSettings, check_role
 from socratic.store import expanded
 from socratic.tasks import TASKS
-from socratic.tasks.sets import ANSWERS, is_answers
+from socratic.tasks.sets import ANSWERS, check_learned
 from socratic.types import UserError
 
 _NAMED = ("sets", "students", "samplings", "arms", "selections")
@@ -123,10 +123,7 @@ def _check(recipe: Recipe) -> None:
         _check_model(recipe, f"students.{name}.student", spec.student, start=True)
         _check_model(recipe, f"students.{name}.partner", settings.partner)
         _check_known(f"students.{name}.chains", spec.chains, [GOLD, ANSWERS, *recipe.sets], (GOLD, ANSWERS))
-        if {spec.role, settings.also or spec.role} != {"answer"} and any(is_answers(chains) for chains in spec.chains):
-            raise UserError(
-                f"students.{name}.chains names {ANSWERS}, which have no steps; only the role answer learns them"
-            )
+        check_learned(f"students.{name}.chains", spec.chains, spec.role, settings.also)
         _check_trainer(name, settings.trainer)
         _check_folds(f"students.{name}", spec.folds, filter(None, [spec.student, settings.partner]), specs)
     for name in recipe.sets:

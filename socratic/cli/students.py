@@ -92,19 +92,15 @@ def train(
     """Train one student; the same command continues a run that was interrupted."""
     from socratic.prepare import TrainingRun, TrainSettings
     from socratic.store import is_main_process
-    from socratic.tasks import load_chains
-    from socratic.tasks.sets import ANSWERS, is_answers, load_answers
+    from socratic.tasks.sets import check_learned, load_named
     from socratic.train import starting_point
     from socratic.train import train as train_student
 
     settings = TrainSettings.parse(merged_settings(setting, seed=seed, guidance=guidance))
     student = starting_point(student, start_from)
-    if is_answers(chains) and {role, settings.also or role} != {"answer"}:
-        raise UserError(f"--chains {chains} has no steps for the role {role}; train answer, or name gold:NAME")
-    load: Any = load_answers if is_answers(chains) else load_chains
-    name = chains.removeprefix("gold:").removeprefix(f"{ANSWERS}:")
-    columns = column_names(column)
-    kept, dev = (load(name, s, data_dir=data_dir, split_scheme=split_scheme, columns=columns) for s in ("train", "dev"))
+    check_learned("--chains", [chains], role, settings.also)
+    how = {"data_dir": data_dir, "split_scheme": split_scheme, "columns": column_names(column)}
+    kept, dev = (load_named(chains, split, **how) for split in ("train", "dev"))
     run = TrainingRun(
         role=role,
         student=student,

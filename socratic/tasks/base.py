@@ -162,7 +162,7 @@ def checked(problem: Problem, where: str) -> Problem:
 
 
 def gold_chain(problem: Problem, steps: Sequence[Step], **metadata: Any) -> Chain:
-    """The gold chain of ``problem``: its last step arrives at the gold answer."""
+    """The gold chain of ``problem``: its last step arrives at the gold answer; of a variant it keeps the origin."""
     if problem.context is not None:
         metadata["context"] = problem.context
     if problem.choices is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from socratic.store import read_records
 from socratic.tasks import load_chains, load_problems
 from socratic.tasks.base import Reading, carve, gold_chain
-from socratic.types import Chain
+from socratic.types import Chain, Role, UserError
 
 CHAINS = "chains.jsonl"
 """The file in the folder of a set."""
@@ -25,20 +26,21 @@ def load_set(source: str, split: str, reading: Reading) -> list[Chain]:
     A set may hold one problem in several forms, which a user's file may not. ``answers:NAME`` gives a chain without
     steps of each problem of a data set or file.
     """
-    if is_answers(source):
-        return load_answers(source.removeprefix(f"{ANSWERS}:"), split, **reading)
     path = Path(source)
     if (path.name, path.parent.parent.name) != (CHAINS, SETS) or not re.search(r"\.[0-9a-f]{8}$", path.parent.name):
-        return load_chains(source, split, **reading)
+        return load_named(source, split, **reading)
     made = read_records(path, Chain)
     return [chain for _, chain in carve([(chain.problem(), chain) for chain in made], split) if chain]
 
 
-def is_answers(chains: str) -> bool:
-    """Whether a recipe or ``--chains`` names answers alone so."""
-    return chains.partition(":")[0] == ANSWERS
+def load_named(source: str, split: str, **how: Any) -> list[Chain]:
+    """Chains as ``--chains`` names them: ``gold:NAME``, ``answers:NAME``, or a file; arguments as `load_chains`."""
+    if (data := source.removeprefix(f"{ANSWERS}:")) != source:
+        return [gold_chain(problem, ()) for problem in load_problems(data, split, **how)]
+    return load_chains(source.removeprefix("gold:"), split, **how)
 
 
-def load_answers(name: str, split: str, **how: Any) -> list[Chain]:
-    """A chain without steps of each problem of a data set or file; arguments as `load_problems`."""
-    return [gold_chain(problem, ()) for problem in load_problems(name, split, **how)]
+def check_learned(where: str, sources: Iterable[str], role: Role, also: Role | None) -> None:
+    """Raise `UserError` where a student is to learn steps from answers alone."""
+    if {role, also or role} != {"answer"} and any(source.partition(":")[0] == ANSWERS for source in sources):
+        raise UserError(f"{where} names {ANSWERS}, which have no steps; only the role answer learns them")
