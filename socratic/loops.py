@@ -30,6 +30,8 @@ class Outcome:
     tokens: int = 0
     plan: str | None = None
     """What stands in the plan slot, as its writer wrote it."""
+    rejected: str | None = None
+    """The first text that was rejected."""
 
     @property
     def model_error(self) -> str | None:
@@ -45,6 +47,7 @@ class Outcome:
         if completion.fault is not None:
             self.stop_reason, self.error = completion.fault, completion.error
             if not (cut_stands and completion.fault == "overlong"):
+                self.rejected = self.rejected or completion.text.strip() or None
                 return None
         if completion.text.strip():
             return completion.text

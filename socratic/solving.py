@@ -296,6 +296,7 @@ class Solving:
             seconds=round(job.seconds, 4),
             version=TRANSCRIPT_VERSION,
             plan=None if out.plan is None else out.plan.strip(),
+            rejected=out.rejected,
         )
 
 

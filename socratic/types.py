@@ -185,8 +185,9 @@ class Trace(_Record):
     ``raw`` is the learned text of all slots and then ``\\n#### …``: the text that is scored. ``answer`` is the final
     slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
     markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in,
-    so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read behind the problem; the
-    JSON of a trace without one leaves it out.
+    so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read behind the problem;
+    ``rejected`` the first text that did not stand, since it did not end in time or had a special token in it. The JSON
+    of a trace without one of these leaves it out.
     """
 
     problem_id: str
@@ -202,6 +203,7 @@ class Trace(_Record):
     seconds: float
     version: str
     plan: str | None = None
+    rejected: str | None = None
 
     def __post_init__(self) -> None:
         steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
@@ -209,9 +211,7 @@ class Trace(_Record):
 
     def to_json(self) -> dict[str, Any]:
         values = super().to_json()
-        if self.plan is None:
-            del values["plan"]
-        return values
+        return {key: value for key, value in values.items() if value is not None or key not in ("plan", "rejected")}
 
 
 @dataclass(frozen=True)

@@ -334,6 +334,11 @@ def test_every_stop_and_the_final_slot_behind_it(name: str, sees: Any, chatty: C
     assert trace.answer == ("7" if ends else None)
     assert trace.raw == render_raw([text for s in trace.steps for text in (s.question, s.answer)], trace.answer)
     assert (trace.error == "the server is down") == (reason == "model_error")
+    dropped = {
+        "overlong": "x" * 29,
+        "invalid_output": "q2" if "question" in name else "a2" if "answer" in name else "7",
+    }
+    assert trace.rejected == (None if name == "special for question" else dropped.get(reason))
 
     kept = [(s.question, s.answer) for s in trace.steps]
     stop = [*chatty.marker("question"), chatty.end_id]
@@ -368,6 +373,7 @@ def test_a_rejected_rationale_is_dropped_and_the_answer_still_taken(
     lm = Keeping(chatty, [rationale, "7"])
     trace = solved([PROBLEM], "cot", lm=lm, max_rationale_tokens=60)[0]
     assert (trace.stop_reason, trace.steps, trace.answer, trace.raw) == (reason, (), "7", "\n#### 7")
+    assert trace.rejected == {"overlong": "x" * 59, "invalid_output": "a"}.get(reason)  # a space stands before it
     assert lm.kept[0].ids == transcript(chatty, []) + chatty.marker("final") + chatty.slot(" 7")
 
 

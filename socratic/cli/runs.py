@@ -178,7 +178,8 @@ def label(
         if as_json:
             print_json(agreed)
         else:
-            out.print(labels.agreement_table(agreed))
+            for table in labels.agreement_tables(agreed):
+                out.print(table)
         return
     if as_json:
         raise UserError("--json is for --report; labels are typed")

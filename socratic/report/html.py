@@ -117,6 +117,7 @@ def _problem(problem: Problem, chain: Chain | None) -> dict[str, Any]:
 def _sample(trace: Trace, score: Score, chain: Chain | None) -> dict[str, Any]:
     return {
         "steps": [_step(step) for step in trace.steps],
+        "rejected": visible(trace.rejected or ""),
         "off": _off_gold(trace, chain),
         "answer": None if trace.answer is None else visible(trace.answer),
         "stop": trace.stop_reason,

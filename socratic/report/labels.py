@@ -16,7 +16,7 @@ from rich.table import Table
 from socratic.evaluate import Run
 from socratic.report.problem import STOPPED
 from socratic.report.rating import collect
-from socratic.report.tables import new_table, text
+from socratic.report.tables import new_table, percent, text
 from socratic.report.taxonomy import COLUMNS, Error, first_errors
 from socratic.stats import krippendorff_alpha
 from socratic.store import end_last_line, hash_text, read_records
@@ -100,6 +100,8 @@ def side_by_side(failure: Failure) -> Table:
     made = Table("gold", "trace", box=box.SIMPLE_HEAD, expand=True)
     for gold, mine in itertools.zip_longest(failure.chain.steps, failure.trace.steps):
         made.add_row(*(text(f"{step.question}\n{step.answer}".strip()) if step else "" for step in (gold, mine)))
+    if failure.trace.rejected is not None:
+        made.add_row("", text(f"[dropped] {failure.trace.rejected}"))
     stopped = "" if failure.trace.stop_reason == "finished" else f"\n{STOPPED[failure.trace.stop_reason]}"
     made.add_row(text(f"#### {failure.problem.answer}"), text(f"#### {failure.trace.answer or ''}{stopped}"))
     return made
@@ -129,21 +131,22 @@ def agreement(labels: Sequence[Label], found: Sequence[Failure]) -> dict[str, An
     """How far the rule agrees with people on the failures that they labelled.
 
     ``share`` and ``alpha`` (Krippendorff, nominal) are of the rule against each label, ``alpha_raters`` of raters among
-    themselves, ``confusion`` counts, by label, what the rule says.
+    themselves, ``confusion`` counts, by label, what the rule says, and ``runs`` counts each run's labels.
     """
-    rule = {failure.key: failure.rule for failure in found}
+    failed = {failure.key: failure for failure in found}
     units: dict[tuple[str, int, str], dict[str, Error]] = {}
     for made in labels:
         key = made.problem_id, made.sample, made.trace
-        if key in rule:
+        if key in failed:
             units.setdefault(key, {})[made.rater] = made.label
     if not units:
         raise UserError("none of the labels is of a trace in these runs; name the runs that were labelled")
     place = {name: i for i, name in enumerate(get_args(Error))}
     raters = sorted({rater for unit in units.values() for rater in unit})
     table = [[place[unit[rater]] if rater in unit else None for rater in raters] for unit in units.values()]
-    pairs = [(said, rule[key]) for key, unit in units.items() for said in unit.values()]
+    pairs = [(said, failed[key].rule) for key, unit in units.items() for said in unit.values()]
     counts = Counter(pairs)
+    by_run = Counter((failed[key].run, said) for key, unit in units.items() for said in unit.values())
     return {
         "raters": raters,
         "labels": len(pairs),
@@ -151,11 +154,16 @@ def agreement(labels: Sequence[Label], found: Sequence[Failure]) -> dict[str, An
         "alpha": krippendorff_alpha([[place[said], place[ruled]] for said, ruled in pairs], nominal=True),
         "alpha_raters": krippendorff_alpha(table, nominal=True),
         "confusion": {said: {ruled: counts[said, ruled] for ruled in place} for said in place},
+        "runs": {run: {said: by_run[run, said] for said in place} for run in sorted({run for run, _ in by_run})},
     }
 
 
-def agreement_table(found: dict[str, Any]) -> Table:
-    """Labels down, the rule across."""
+def agreement_tables(found: dict[str, Any]) -> list[Table]:
+    """What was labelled, run by run; then labels down, the rule across."""
+    shares = new_table("The first error as it was labelled, in %", ["labels", *COLUMNS])
+    for run, labelled in found["runs"].items():
+        total = sum(labelled.values())
+        shares.add_row(text(run), str(total), *(percent(count / total) for count in labelled.values()))
     alpha, among = ("-" if found[name] is None else f"{found[name]:.2f}" for name in ("alpha", "alpha_raters"))
     title = f"The rule on {found['labels']} labels: {100 * found['share']:.0f} % agree, alpha {alpha}"
     made = new_table(
@@ -165,4 +173,4 @@ def agreement_table(found: dict[str, Any]) -> Table:
     )
     for said, counts in found["confusion"].items():
         made.add_row(said.replace("_", " "), *(str(n or "") for n in counts.values()))
-    return made
+    return [shares, made]

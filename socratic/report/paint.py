@@ -195,6 +195,8 @@ def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trac
         for place, step in enumerate(trace.steps, start=1):
             paint(console, "question", step.question, place)
             paint(console, "answer", step.answer or "(nothing)", place if step.question else 0)
+        if trace.rejected is not None:
+            console.print(Text(f"[dropped] {visible(trace.rejected)}", "dim"), soft_wrap=True)
         paint(console, "final", "(no answer)" if trace.answer is None else trace.answer)
         _paint_end(console, trace)
         console.print(_verdict(score), soft_wrap=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ from socratic.report.labels import (
     KEYS,
     Failure,
     agreement,
-    agreement_table,
+    agreement_tables,
     draw,
     failures,
     label,
@@ -86,7 +87,12 @@ def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) ->
     assert both["share"] == 0.5
     assert both["alpha"] < 0.5
     assert both["alpha_raters"] < 0.5
-    assert agreement_table(both).row_count == len(KEYS)
+    shares, confusion = agreement_tables(both)
+    assert confusion.row_count == len(KEYS)
+    assert shares.row_count == len(runs)
+    assert {run: sum(labelled.values()) for run, labelled in both["runs"].items()} == {
+        name: 2 * sum(failure.run == name for failure in found) for name, _ in runs
+    }
     with pytest.raises(UserError, match="none of the labels"):
         agreement(read_labels([tmp_path / "eve.jsonl"]), [])
 
@@ -99,6 +105,9 @@ def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
     assert "#### 90" in capture.get()
     assert f"#### {failure.problem.answer}" in capture.get()
     assert "repeated_step" in capture.get()
+    with console.capture() as capture:
+        console.print(side_by_side(replace(failure, trace=replace(failure.trace, rejected="and [b]so[/b] on"))))
+    assert "[dropped] and [b]so[/b] on" in capture.get()
 
 
 def test_what_cannot_be_labelled_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:

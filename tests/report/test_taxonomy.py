@@ -58,6 +58,11 @@ def test_the_first_place_where_a_trace_leaves_gold(answers: list[str], error: Er
     assert named(trace("\n".join(answers), solver="cot")) == error  # a chain of thought is read the same way
 
 
+def test_a_text_that_was_dropped_has_its_errors_too() -> None:
+    made = replace(trace("3*12=<<3*12=36>>36"), stop_reason="overlong", rejected="and 36+5=<<36+5=41>>41 and 36+5")
+    assert (named(made), named(replace(made, rejected="and and and"))) == ("operation", "early_stop")
+
+
 def test_gold_may_come_by_its_last_result_on_the_way() -> None:
     steps = tuple(Step("Q?", answer) for answer in ("2*3=<<2*3=6>>6", "6+4=<<6+4=10>>10", "10-4=<<10-4=6>>6"))
     problem = Problem("p", "d", "test", "Ann has 2 bags of 3 pens, finds 4 and loses 4. Pens?", "6")

@@ -197,6 +197,7 @@ function column(sample, place, fork) {
     { class: `column arm-${arm}`, "aria-label": name },
     head,
     stepsOf(sample.steps, sample.off, fork),
+    ...(sample.rejected ? [text("p", `dropped: ${sample.rejected}`, "facts")] : []),
     final,
     text("p", facts.join(" · "), "facts"),
   );
