@@ -33,9 +33,8 @@ from socratic.tasks.base import take_fold
 from socratic.tasks.sets import load_set
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.jobs import jobs_of
-from socratic.teacher.soften import load_teacher, soften
+from socratic.teacher.soften import load_teacher, soften_file
 from socratic.teacher.teach import Job, ReplySettings, TeachSettings
-from socratic.tokens import Codec
 from socratic.types import Chain, UserError
 from socratic.verdicts import VerdictSettings, make_verdicts
 
@@ -237,11 +236,12 @@ class SoftenSettings(Settings):
 
 def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
     made: list[Chain] = []
-    for _, name, chains in making.asked(making.chains("train", "dev")):
+    for fold, name, chains in making.asked(making.chains("train", "dev")):
         device = default_device()
         teacher = load_teacher(name, torch_dtype("auto", device))
-        prompt = load_prompt(settings.style, chains[0].dataset)
-        made += soften(chains, teacher.model.to(device).eval(), Codec(teacher.tokenizer), prompt, settings.top)
+        teacher.model.to(device)
+        file = making.folder / ("read.jsonl" if fold is None else f"read-{fold.replace('/', '-')}.jsonl")
+        made += soften_file(file, chains, teacher, load_prompt(settings.style, chains[0].dataset), settings.top)
     return made
 
 

@@ -111,14 +111,14 @@ def soften(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have a model that runs here read chains, and keep its token probabilities, for students with loss=kl."""
+    """Have a model that runs here read chains, and keep its token probabilities, for students with loss=kl.
+
+    The same command goes on where it was interrupted.
+    """
     from socratic.lm.load import default_device, hush_transformers, torch_dtype
     from socratic.prompts import load_prompt
-    from socratic.store import write_jsonl
     from socratic.targets import TOKENS
-    from socratic.teacher.soften import load_teacher
-    from socratic.teacher.soften import soften as read_all
-    from socratic.tokens import Codec
+    from socratic.teacher.soften import load_teacher, soften_file
 
     check_out(out_file, chains)
     if limit is not None and limit < 1:
@@ -128,13 +128,13 @@ def soften(
     device = device or default_device()
     with err.status("loading the model"):
         teacher = load_teacher(lm, torch_dtype(dtype, device))
-    made = []
-    prompt = load_prompt(style, given[0].dataset)
+    teacher.model.to(device)
     with err.status("reading") as status:
-        for chain in read_all(given, teacher.model.to(device).eval(), Codec(teacher.tokenizer), prompt, top):
-            made.append(chain)
-            status.update(f"reading: {len(made):,} of {len(given):,} chains")
-    write_jsonl(out_file, (chain.to_json() for chain in made))
+
+        def on_chain(done: int) -> None:
+            status.update(f"reading: {done:,} of {len(given):,} chains")
+
+        made = soften_file(out_file, given, teacher, load_prompt(style, given[0].dataset), top, on_chain)
     read = sum(TOKENS in chain.metadata for chain in made)
     if as_json:
         print_json({"chains": len(made), "read": read})

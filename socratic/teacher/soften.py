@@ -6,14 +6,16 @@ take the probabilities of the model that wrote the chains, which an endpoint giv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from socratic.calculator import canonicalise
 from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import TeacherPrompt, render_problem
+from socratic.store import JsonlAppender, hash_json, read_records, write_jsonl
 from socratic.targets import TOKENS, kept_tokens
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -49,6 +51,33 @@ def soften(chains: Iterable[Chain], model: Any, codec: Codec, prompt: TeacherPro
             continue
         tokens = kept_tokens(list(_spelt(reply, _likeliest(model, given, reply, top), codec)))
         yield replace(chain, metadata={**chain.metadata, TOKENS: tokens})
+
+
+def soften_file(
+    out: Path,
+    chains: Sequence[Chain],
+    teacher: Pretrained,
+    prompt: TeacherPrompt,
+    top: int,
+    on_chain: Callable[[int], None] = lambda done: None,
+) -> list[Chain]:
+    """`soften` into the file ``out``; ``on_chain`` is told how many are done.
+
+    Until all are, they stand beside it in a ``.part`` file, where the same call goes on after an interruption.
+    """
+    texts = [chain.to_json() for chain in chains]
+    key = hash_json([teacher.base.sha256, str(teacher.model.dtype), prompt.texts, top, texts])
+    part = out.with_name(f"{out.name}.{key[:8]}.part")
+    made = list(read_records(part, Chain, allow_torn_tail=True)) if part.is_file() else []
+    with JsonlAppender(part) as kept:
+        codec = Codec(teacher.tokenizer)
+        for chain in soften(chains[len(made) :], teacher.model.eval(), codec, prompt, top):
+            kept.append(chain.to_json())
+            made.append(chain)
+            on_chain(len(made))
+    write_jsonl(out, (chain.to_json() for chain in made))
+    part.unlink(missing_ok=True)
+    return made
 
 
 def _read(chain: Chain) -> str:

@@ -15,7 +15,7 @@ from socratic.examples import causal_example
 from socratic.prompts import TeacherPrompt, render_problem
 from socratic.targets import TOKENS
 from socratic.teacher.replies import likeliest
-from socratic.teacher.soften import soften
+from socratic.teacher.soften import load_teacher, soften, soften_file
 from socratic.tokens import Codec
 from socratic.types import Chain, Step
 
@@ -81,6 +81,32 @@ def test_an_endpoints_logprobs_are_kept_in_little_room() -> None:
 )
 def test_a_reply_without_logprobs_has_none(raw: dict[str, Any]) -> None:
     assert likeliest(raw) == []
+
+
+def test_what_was_read_before_an_interruption_is_not_read_again(tmp_path: Path) -> None:
+    import torch
+
+    teacher = load_teacher(save_tiny(tmp_path / "lm", positions=1024), torch.float32)
+    out, whole = tmp_path / "soft.jsonl", soften_file(tmp_path / "whole.jsonl", CHAINS, teacher, PROMPT, 2)
+
+    def stop(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        soften_file(out, CHAINS, teacher, PROMPT, 2, stop)
+    [part] = tmp_path.glob("soft.jsonl.*.part")
+    with part.open("ab") as file:
+        file.write(b'{"torn')
+    read: list[int] = []
+    assert soften_file(out, CHAINS, teacher, PROMPT, 2, read.append) == whole
+    assert read == [3]
+    assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
+    with pytest.raises(KeyboardInterrupt):
+        soften_file(out, CHAINS, teacher, PROMPT, 2, stop)
+    read.clear()
+    soften_file(out, CHAINS, teacher, PROMPT, 3, read.append)
+    assert read == [1, 2, 3], "other settings are another reading"
 
 
 def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_path: Path) -> None:
