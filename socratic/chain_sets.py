@@ -33,7 +33,7 @@ from socratic.tasks.base import take_fold
 from socratic.tasks.sets import load_set
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.jobs import jobs_of
-from socratic.teacher.soften import load_teacher, soften_file
+from socratic.teacher.soften import load_teacher, soften_kept
 from socratic.teacher.teach import Job, ReplySettings, TeachSettings
 from socratic.types import Chain, UserError
 from socratic.verdicts import VerdictSettings, make_verdicts
@@ -236,12 +236,12 @@ class SoftenSettings(Settings):
 
 def _soften(making: Making, settings: SoftenSettings) -> list[Chain]:
     made: list[Chain] = []
-    for fold, name, chains in making.asked(making.chains("train", "dev")):
+    for _, name, chains in making.asked(making.chains("train", "dev")):
         device = default_device()
         teacher = load_teacher(name, torch_dtype("auto", device))
         teacher.model.to(device)
-        file = making.folder / ("read.jsonl" if fold is None else f"read-{fold.replace('/', '-')}.jsonl")
-        made += soften_file(file, chains, teacher, load_prompt(settings.style, chains[0].dataset), settings.top)
+        prompt = load_prompt(settings.style, chains[0].dataset)
+        made += soften_kept(making.folder / "read", chains, teacher, prompt, settings.top)[0]
     return made
 
 

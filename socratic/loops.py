@@ -30,8 +30,8 @@ class Outcome:
     tokens: int = 0
     plan: str | None = None
     """What stands in the plan slot, as its writer wrote it."""
-    rejected: str | None = None
-    """The first text that was rejected."""
+    rejected: Step | None = None
+    """The first step, or final answer, that came to no end or had a special token in it."""
 
     @property
     def model_error(self) -> str | None:
@@ -47,13 +47,18 @@ class Outcome:
         if completion.fault is not None:
             self.stop_reason, self.error = completion.fault, completion.error
             if not (cut_stands and completion.fault == "overlong"):
-                self.rejected = self.rejected or completion.text.strip() or None
                 return None
         if completion.text.strip():
             return completion.text
         if completion.fault is None:
             self.stop_reason = "empty_output"
         return None
+
+    def keep_rejected(self, completion: Completion, question: str = "", is_question: bool = False) -> None:
+        """Note what was written of a step that is rejected, unless one was before: the question, or its answer."""
+        text = completion.text.strip()
+        if self.rejected is None and completion.fault is not None and text:
+            self.rejected = Step(text, "") if is_question else Step(question.strip(), text)
 
 
 Loop = Generator[tuple[LM, Session, SlotKind], Completion, None]
@@ -127,6 +132,7 @@ def stepwise(
                 break
             question = out.take(completion)
             if question is None:
+                out.keep_rejected(completion, is_question=True)
                 break
         elif place == len(given.questions):
             ask.write_slot("")
@@ -142,10 +148,13 @@ def stepwise(
         if place < len(given.answers):
             answer = _as_learned(given.answers[place])
             reply.write_slot(answer)
-        elif (written := out.take((yield qa, reply, "answer"))) is not None:
-            answer = written
         else:
-            break
+            completion = yield qa, reply, "answer"
+            written = out.take(completion)
+            if written is None:
+                out.keep_rejected(completion, question)
+                break
+            answer = written
         step = Step(question.strip(), answer.strip())
         if given.questions is None and normalised(step) in map(normalised, out.steps):
             out.stop_reason = "repeated_step"
@@ -221,6 +230,8 @@ def single(out: Outcome, problem: Problem, lm: LM, with_rationale: bool, format:
         session.write_marker("answer")
         completion = yield lm, session, "answer"
         rationale = out.take(completion, cut_stands=bool(format.stops))
+        if rationale is None:
+            out.keep_rejected(completion)
         if format.joint:
             _part(out, rationale, format.joint.strip())
             return
@@ -255,7 +266,10 @@ def _conclude(out: Outcome, qa: LM, reply: Session) -> Loop:
 
 def _final_slot(out: Outcome, lm: LM, session: Session) -> Loop:
     session.write_marker("final")
-    answer = out.take((yield lm, session, "final"), cut_stands=bool(session.format.stops))
+    completion = yield lm, session, "final"
+    answer = out.take(completion, cut_stands=bool(session.format.stops))
+    if answer is None:
+        out.keep_rejected(completion)
     out.answer = answer.strip() if answer is not None else None
 
 

@@ -186,8 +186,8 @@ class Trace(_Record):
     slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
     markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in,
     so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read behind the problem;
-    ``rejected`` the first text that did not stand, since it did not end in time or had a special token in it. The JSON
-    of a trace without one of these leaves it out.
+    ``rejected`` what was written of the first step, or else of the final answer, that does not stand since a text of it
+    did not end in time or had a special token in it. The JSON of a trace without one of these leaves it out.
     """
 
     problem_id: str
@@ -203,11 +203,13 @@ class Trace(_Record):
     seconds: float
     version: str
     plan: str | None = None
-    rejected: str | None = None
+    rejected: Step | None = None
 
     def __post_init__(self) -> None:
         steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
         object.__setattr__(self, "steps", steps)
+        if isinstance(self.rejected, dict):
+            object.__setattr__(self, "rejected", Step.from_json(self.rejected))
 
     def to_json(self) -> dict[str, Any]:
         values = super().to_json()

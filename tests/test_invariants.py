@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ from socratic.lm.base import TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
 from socratic.prompts import FINE_TUNE_COT, FINE_TUNE_COT_T5, TRANSCRIPT, Format, learned_text, render_chain, render_raw
 from socratic.tokens import Codec
-from socratic.types import Chain, Problem, QGSees, Role, Solver, StopReason, Trace
+from socratic.types import Chain, Problem, QGSees, Role, Solver, Step, StopReason, Trace
 
 # ---- 1. Render once
 
@@ -290,6 +291,16 @@ PLANTED: dict[str, tuple[list[str], list[str], StopReason, int, bool]] = {
 }
 
 
+REJECTED = {
+    "long question": Step("x" * 29, ""),  # a space stands before it
+    "long answer": Step("q2", "x" * 29),
+    "long final": Step("", "x" * 29),
+    "special in question": Step("q2", ""),
+    "special in answer": Step("q2", "a2"),
+    "special in final": Step("", "7"),
+}
+
+
 class Keeping(Planted):
     """Says the next text of a list; keeps its sessions."""
 
@@ -334,11 +345,7 @@ def test_every_stop_and_the_final_slot_behind_it(name: str, sees: Any, chatty: C
     assert trace.answer == ("7" if ends else None)
     assert trace.raw == render_raw([text for s in trace.steps for text in (s.question, s.answer)], trace.answer)
     assert (trace.error == "the server is down") == (reason == "model_error")
-    dropped = {
-        "overlong": "x" * 29,
-        "invalid_output": "q2" if "question" in name else "a2" if "answer" in name else "7",
-    }
-    assert trace.rejected == (None if name == "special for question" else dropped.get(reason))
+    assert trace.rejected == REJECTED.get(name)
 
     kept = [(s.question, s.answer) for s in trace.steps]
     stop = [*chatty.marker("question"), chatty.end_id]
@@ -373,7 +380,9 @@ def test_a_rejected_rationale_is_dropped_and_the_answer_still_taken(
     lm = Keeping(chatty, [rationale, "7"])
     trace = solved([PROBLEM], "cot", lm=lm, max_rationale_tokens=60)[0]
     assert (trace.stop_reason, trace.steps, trace.answer, trace.raw) == (reason, (), "7", "\n#### 7")
-    assert trace.rejected == {"overlong": "x" * 59, "invalid_output": "a"}.get(reason)  # a space stands before it
+    dropped = {"overlong": "x" * 59, "invalid_output": "a"}.get(reason)  # a space stands before it
+    assert trace.rejected == (Step("", dropped) if dropped else None)
+    assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
     assert lm.kept[0].ids == transcript(chatty, []) + chatty.marker("final") + chatty.slot(" 7")
 
 

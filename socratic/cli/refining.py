@@ -117,8 +117,9 @@ def soften(
     """
     from socratic.lm.load import default_device, hush_transformers, torch_dtype
     from socratic.prompts import load_prompt
+    from socratic.store import write_jsonl
     from socratic.targets import TOKENS
-    from socratic.teacher.soften import load_teacher, soften_file
+    from socratic.teacher.soften import load_teacher, soften_kept
 
     check_out(out_file, chains)
     if limit is not None and limit < 1:
@@ -134,7 +135,9 @@ def soften(
         def on_chain(done: int) -> None:
             status.update(f"reading: {done:,} of {len(given):,} chains")
 
-        made = soften_file(out_file, given, teacher, load_prompt(style, given[0].dataset), top, on_chain)
+        made, part = soften_kept(out_file, given, teacher, load_prompt(style, given[0].dataset), top, on_chain)
+    write_jsonl(out_file, (chain.to_json() for chain in made))
+    part.unlink(missing_ok=True)
     read = sum(TOKENS in chain.metadata for chain in made)
     if as_json:
         print_json({"chains": len(made), "read": read})

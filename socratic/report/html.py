@@ -115,9 +115,10 @@ def _problem(problem: Problem, chain: Chain | None) -> dict[str, Any]:
 
 
 def _sample(trace: Trace, score: Score, chain: Chain | None) -> dict[str, Any]:
+    dropped = (trace.rejected.question, trace.rejected.answer) if trace.rejected else ()
     return {
         "steps": [_step(step) for step in trace.steps],
-        "rejected": visible(trace.rejected or ""),
+        "rejected": visible("\n".join(filter(None, dropped))),
         "off": _off_gold(trace, chain),
         "answer": None if trace.answer is None else visible(trace.answer),
         "stop": trace.stop_reason,

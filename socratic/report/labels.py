@@ -38,7 +38,7 @@ KEYS: dict[str, Error] = dict(zip("womxeaun", get_args(Error), strict=True))
 
 @dataclass(frozen=True)
 class Label:
-    """The first error of one trace as ``rater`` sees it; ``trace`` is the hash of its raw text."""
+    """The first error of one trace as ``rater`` sees it; ``trace`` is the hash of its text."""
 
     problem_id: str
     sample: int
@@ -61,7 +61,10 @@ class Failure:
     @property
     def key(self) -> tuple[str, int, str]:
         """What a label is found by: the same trace in another folder is the same."""
-        return self.problem.id, self.trace.sample, hash_text(self.trace.raw)
+        seen = self.trace.raw
+        if self.trace.rejected is not None:
+            seen += f"\n[dropped] {self.trace.rejected.question}\n{self.trace.rejected.answer}"
+        return self.problem.id, self.trace.sample, hash_text(seen)
 
 
 def failures(runs: Sequence[tuple[str, Run]], chains: Mapping[str, Chain]) -> list[Failure]:
@@ -101,7 +104,7 @@ def side_by_side(failure: Failure) -> Table:
     for gold, mine in itertools.zip_longest(failure.chain.steps, failure.trace.steps):
         made.add_row(*(text(f"{step.question}\n{step.answer}".strip()) if step else "" for step in (gold, mine)))
     if failure.trace.rejected is not None:
-        made.add_row("", text(f"[dropped] {failure.trace.rejected}"))
+        made.add_row("", text(f"{failure.trace.rejected.question}\n{failure.trace.rejected.answer} [dropped]".strip()))
     stopped = "" if failure.trace.stop_reason == "finished" else f"\n{STOPPED[failure.trace.stop_reason]}"
     made.add_row(text(f"#### {failure.problem.answer}"), text(f"#### {failure.trace.answer or ''}{stopped}"))
     return made
@@ -133,7 +136,9 @@ def agreement(labels: Sequence[Label], found: Sequence[Failure]) -> dict[str, An
     ``share`` and ``alpha`` (Krippendorff, nominal) are of the rule against each label, ``alpha_raters`` of raters among
     themselves, ``confusion`` counts, by label, what the rule says, and ``runs`` counts each run's labels.
     """
-    failed = {failure.key: failure for failure in found}
+    failed: dict[tuple[str, int, str], list[Failure]] = {}
+    for failure in found:
+        failed.setdefault(failure.key, []).append(failure)
     units: dict[tuple[str, int, str], dict[str, Error]] = {}
     for made in labels:
         key = made.problem_id, made.sample, made.trace
@@ -144,9 +149,9 @@ def agreement(labels: Sequence[Label], found: Sequence[Failure]) -> dict[str, An
     place = {name: i for i, name in enumerate(get_args(Error))}
     raters = sorted({rater for unit in units.values() for rater in unit})
     table = [[place[unit[rater]] if rater in unit else None for rater in raters] for unit in units.values()]
-    pairs = [(said, failed[key].rule) for key, unit in units.items() for said in unit.values()]
+    pairs = [(said, failed[key][0].rule) for key, unit in units.items() for said in unit.values()]
     counts = Counter(pairs)
-    by_run = Counter((failed[key].run, said) for key, unit in units.items() for said in unit.values())
+    by_run = Counter((same.run, said) for key, unit in units.items() for said in unit.values() for same in failed[key])
     return {
         "raters": raters,
         "labels": len(pairs),

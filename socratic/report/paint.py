@@ -114,11 +114,11 @@ def complaint(mark: Mark) -> str:
     return f"{mark.expr} is not {mark.result}"
 
 
-def paint(console: Console, kind: str, text: str, number: int = 0) -> None:
-    """A whole text, as `Slot` shows it."""
+def paint(console: Console, kind: str, text: str, number: int = 0, note: str = "") -> None:
+    """A whole text, as `Slot` shows it, with ``note`` behind it."""
     slot = Slot(console, kind, number)
     slot.write(text)
-    slot.end()
+    slot.end(note)
 
 
 def shown_problem(problem: Problem) -> str:
@@ -196,7 +196,10 @@ def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trac
             paint(console, "question", step.question, place)
             paint(console, "answer", step.answer or "(nothing)", place if step.question else 0)
         if trace.rejected is not None:
-            console.print(Text(f"[dropped] {visible(trace.rejected)}", "dim"), soft_wrap=True)
+            place = len(trace.steps) + 1 if trace.rejected.question else 0
+            for kind, written in (("question", trace.rejected.question), ("answer", trace.rejected.answer)):
+                if written:
+                    paint(console, kind, written, place, "[dropped]")
         paint(console, "final", "(no answer)" if trace.answer is None else trace.answer)
         _paint_end(console, trace)
         console.print(_verdict(score), soft_wrap=True)

@@ -1,12 +1,12 @@
 """What went wrong first in a wrong numeric trace, by its equations against gold's; no model runs.
 
-The rule: ``unparsed`` where no number could be read from the output. Else the calculations of the trace, what was
-rejected included, are read in the order of the text, up to the first that leaves the gold chain. One stays on it whose
-value is a gold result, that of a part of a sum or product there (``60*2`` where gold has ``3*2=6`` and ``60*6``), or
-one that the trace had before; if it states another result than its value, the error is ``arithmetic``. The first that
-leaves it is ``extra`` where gold's last result was reached before. Else it is set against the gold step, of those not
-made so far, that has the most numbers in common with it, then the most of those that the problem states, then the same
-signs:
+The rule: ``unparsed`` where no number could be read from the output. Else the calculations of the trace, those of a
+dropped answer last, are read in the order of the text, up to the first that leaves the gold chain. One stays on it
+whose value is a gold result, that of a part of a sum or product there (``60*2`` where gold has ``3*2=6`` and
+``60*6``), or one that the trace had before; if it states another result than its value, the error is ``arithmetic``.
+The first that leaves it is ``extra`` where gold's last result was reached before. Else it is set against the gold
+step, of those not made so far, that has the most numbers in common with it, then the most of those that the problem
+states, then the same signs:
 
 - ``extra`` where there is no number in common, or where both numbers and signs are others;
 - ``unit`` where a number of the gold step that the problem does not state, or 100, makes its value the gold step's;
@@ -20,9 +20,10 @@ Where no calculation leaves the chain, the trace is ``early_stop`` (it, or the l
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -67,7 +68,7 @@ def diagnose(problem: Problem, trace: Trace, score: Score, chain: Chain) -> Erro
     on_the_way = reachable(gold, stated) | {last, *_results(chain.steps)}
     reached: set[Fraction] = set()
     ends = max(1, sum(step.value == last for step in gold))  # gold itself may have its last result on the way
-    for made in calculations([*trace.steps, Step("", trace.rejected or "")]):
+    for made in calculations([*trace.steps, *_dropped(trace)]):
         if not ends and made.value not in reached:
             return "extra"
         if made.value not in on_the_way | reached:
@@ -77,6 +78,12 @@ def diagnose(problem: Problem, trace: Trace, score: Score, chain: Chain) -> Erro
         reached.add(made.value)
         ends = max(0, ends - (made.value == last))
     return "early_stop" if ends else "quantity"
+
+
+def _dropped(trace: Trace) -> Iterator[Step]:
+    """The step that does not stand, up to its last whole word: behind that a number may have been cut off."""
+    if trace.rejected is not None:
+        yield replace(trace.rejected, answer=re.sub(r"\S+\Z", "", trace.rejected.answer))
 
 
 def _left(gold: Sequence[Calculation], reached: set[Fraction]) -> list[Calculation]:

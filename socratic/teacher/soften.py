@@ -15,7 +15,7 @@ from socratic.calculator import canonicalise
 from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import TeacherPrompt, render_problem
-from socratic.store import JsonlAppender, hash_json, read_records, write_jsonl
+from socratic.store import JsonlAppender, hash_json, read_records
 from socratic.targets import TOKENS, kept_tokens
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -53,31 +53,37 @@ def soften(chains: Iterable[Chain], model: Any, codec: Codec, prompt: TeacherPro
         yield replace(chain, metadata={**chain.metadata, TOKENS: tokens})
 
 
-def soften_file(
-    out: Path,
+def soften_kept(
+    beside: Path,
     chains: Sequence[Chain],
     teacher: Pretrained,
     prompt: TeacherPrompt,
     top: int,
     on_chain: Callable[[int], None] = lambda done: None,
-) -> list[Chain]:
-    """`soften` into the file ``out``; ``on_chain`` is told how many are done.
+) -> tuple[list[Chain], Path]:
+    """`soften`, kept as it goes in a ``.part`` file beside ``beside``, and that file, which the caller may remove.
 
-    Until all are, they stand beside it in a ``.part`` file, where the same call goes on after an interruption.
+    The same call goes on where it was interrupted; ``on_chain`` is told how many chains are done.
     """
-    texts = [chain.to_json() for chain in chains]
-    key = hash_json([teacher.base.sha256, str(teacher.model.dtype), prompt.texts, top, texts])
-    part = out.with_name(f"{out.name}.{key[:8]}.part")
+    base, given = teacher.base, [chain.to_json() for chain in chains]
+    reader = [base.location, base.sha256, str(teacher.model.dtype), teacher.tokenizer.get_vocab()]
+    part = beside.with_name(f"{beside.name}.{hash_json([reader, prompt.texts, top, given])[:8]}.part")
     made = list(read_records(part, Chain, allow_torn_tail=True)) if part.is_file() else []
+    if [_without_tokens(chain) for chain in made] != given[: len(made)]:  # two calls wrote it at once
+        part.unlink()
+        made = []
+    codec = Codec(teacher.tokenizer)
     with JsonlAppender(part) as kept:
-        codec = Codec(teacher.tokenizer)
         for chain in soften(chains[len(made) :], teacher.model.eval(), codec, prompt, top):
             kept.append(chain.to_json())
             made.append(chain)
             on_chain(len(made))
-    write_jsonl(out, (chain.to_json() for chain in made))
-    part.unlink(missing_ok=True)
-    return made
+    return made, part
+
+
+def _without_tokens(chain: Chain) -> dict[str, Any]:
+    metadata = {key: value for key, value in chain.metadata.items() if key != TOKENS}
+    return replace(chain, metadata=metadata).to_json()
 
 
 def _read(chain: Chain) -> str:

@@ -129,7 +129,7 @@ def hostile(run: Run) -> Run:
 
     def changed(trace: Trace) -> Trace:
         steps = (Step(HOSTILE, f"{HOSTILE} <<1+1=3>>"),)
-        return dataclasses.replace(trace, steps=steps, answer=HOSTILE, error=HOSTILE, rejected=HOSTILE)
+        return dataclasses.replace(trace, steps=steps, answer=HOSTILE, error=HOSTILE, rejected=Step(HOSTILE, HOSTILE))
 
     problems = [dataclasses.replace(p, question=HOSTILE, context=HOSTILE, choices=(HOSTILE, "b")) for p in run.problems]
     scores = [dataclasses.replace(score, predicted=HOSTILE) for score in run.scores]

@@ -23,7 +23,7 @@ from socratic.report.labels import (
     side_by_side,
 )
 from socratic.report.taxonomy import Error
-from socratic.types import UserError
+from socratic.types import Step, UserError
 
 
 @pytest.fixture
@@ -97,6 +97,21 @@ def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) ->
         agreement(read_labels([tmp_path / "eve.jsonl"]), [])
 
 
+def test_what_two_runs_wrote_alike_is_counted_in_both_and_what_was_dropped_is_no_longer_the_same(
+    runs: list[tuple[str, Run]], tmp_path: Path
+) -> None:
+    found = failures([runs[0], ("again", runs[0][1])], CHAINS)
+    label(failures(runs[:1], CHAINS), "eve", tmp_path / "eve.jsonl", lambda failure, left: "x", print)
+    labels = read_labels([tmp_path / "eve.jsonl"])
+    assert {run: labelled["extra"] for run, labelled in agreement(labels, found)["runs"].items()} == {
+        "slips": len(labels),
+        "again": len(labels),
+    }
+    dropped = [replace(f, trace=replace(f.trace, rejected=Step("", "so"))) for f in found]
+    with pytest.raises(UserError, match="none of the labels"):
+        agreement(labels, dropped)
+
+
 def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
     failure = failures(runs[:1], CHAINS)[0]
     console = Console(width=100)
@@ -106,8 +121,10 @@ def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
     assert f"#### {failure.problem.answer}" in capture.get()
     assert "repeated_step" in capture.get()
     with console.capture() as capture:
-        console.print(side_by_side(replace(failure, trace=replace(failure.trace, rejected="and [b]so[/b] on"))))
-    assert "[dropped] and [b]so[/b] on" in capture.get()
+        console.print(
+            side_by_side(replace(failure, trace=replace(failure.trace, rejected=Step("", "and [b]so[/b] on"))))
+        )
+    assert "and [b]so[/b] on [dropped]" in capture.get()
 
 
 def test_what_cannot_be_labelled_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_what_came_of_a_problem_in_a_run_is_painted_the_same_way() -> None:
     steps = (Step("Why?", "1+1 = <<1+1=3>>3"), Step("So?", ""))
     pair = Trace("q", 0, "iterative", steps, "", "A", "finished", None, True, 12, 1.5, "1")
     cot = Trace("q", 1, "cot", (Step("", "a\nb"),), "", None, "model_error", "out of\x1b memory", False, 3, 0.1, "1")
-    cot = replace(cot, rejected="and \x1bso on")
+    cot = replace(cot, rejected=Step("And\n#### B", "and \x1bso on"))
     score = Score("q", 0, False, False, "A", "B", "wrong")
     console = terminal(80)
     paint_solved(console, problem, [(pair, score), (cot, None)])
@@ -147,7 +147,9 @@ def test_what_came_of_a_problem_in_a_run_is_painted_the_same_way() -> None:
         "Sample 1: cot, calculator off",
         "A: a",
         "   b",
-        "[dropped] and \\x1bso on",
+        "2. Q: And",
+        "      #### B  [dropped]",
+        "   A: and \\x1bso on  [dropped]",
         "#### (no answer)",
         "",
         "(stopped since a model failed (model_error); 3 tokens, 0.1 s)",

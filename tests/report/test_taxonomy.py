@@ -59,8 +59,15 @@ def test_the_first_place_where_a_trace_leaves_gold(answers: list[str], error: Er
 
 
 def test_a_text_that_was_dropped_has_its_errors_too() -> None:
-    made = replace(trace("3*12=<<3*12=36>>36"), stop_reason="overlong", rejected="and 36+5=<<36+5=41>>41 and 36+5")
-    assert (named(made), named(replace(made, rejected="and and and"))) == ("operation", "early_stop")
+    made = replace(trace("3*12=<<3*12=36>>36"), stop_reason="overlong")
+
+    def error(answer: str, question: str = "And?") -> Error:
+        return named(replace(made, rejected=Step(question, answer)))
+
+    assert error("and 36+5=<<36+5=41>>41 and 36+5") == "operation"
+    assert error("and and and") == "early_stop"
+    assert error("36-5=<<36-5=31>>31 and 31*60=<<31*60=1860>>18") == "early_stop", "the last number may be cut off"
+    assert error("", "And 36+5=<<36+5=41>>41 ?") == "early_stop", "questions are not read"
 
 
 def test_gold_may_come_by_its_last_result_on_the_way() -> None:

@@ -13,9 +13,10 @@ from tiny import FAMILIES, byte_tokenizer, causal_model
 
 from socratic.examples import causal_example
 from socratic.prompts import TeacherPrompt, render_problem
+from socratic.store import read_records
 from socratic.targets import TOKENS
 from socratic.teacher.replies import likeliest
-from socratic.teacher.soften import load_teacher, soften, soften_file
+from socratic.teacher.soften import load_teacher, soften, soften_kept
 from socratic.tokens import Codec
 from socratic.types import Chain, Step
 
@@ -87,26 +88,32 @@ def test_what_was_read_before_an_interruption_is_not_read_again(tmp_path: Path) 
     import torch
 
     teacher = load_teacher(save_tiny(tmp_path / "lm", positions=1024), torch.float32)
-    out, whole = tmp_path / "soft.jsonl", soften_file(tmp_path / "whole.jsonl", CHAINS, teacher, PROMPT, 2)
+    whole, _ = soften_kept(tmp_path / "whole", CHAINS, teacher, PROMPT, 2)
+    read: list[int] = []
 
-    def stop(done: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
+    def interrupted(top: int = 2) -> None:
+        def stop(done: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        soften_file(out, CHAINS, teacher, PROMPT, 2, stop)
-    [part] = tmp_path.glob("soft.jsonl.*.part")
+        with pytest.raises(KeyboardInterrupt):
+            soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, top, stop)
+        read.clear()
+
+    interrupted()
+    [part] = tmp_path.glob("soft.*.part")
     with part.open("ab") as file:
         file.write(b'{"torn')
-    read: list[int] = []
-    assert soften_file(out, CHAINS, teacher, PROMPT, 2, read.append) == whole
+    assert soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 2, read.append) == (whole, part)
     assert read == [3]
-    assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
-    with pytest.raises(KeyboardInterrupt):
-        soften_file(out, CHAINS, teacher, PROMPT, 2, stop)
-    read.clear()
-    soften_file(out, CHAINS, teacher, PROMPT, 3, read.append)
+    assert list(read_records(part, Chain)) == whole
+    interrupted(top=3)
+    soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 4, read.append)
     assert read == [1, 2, 3], "other settings are another reading"
+    part.write_bytes(part.read_bytes() * 2)
+    read.clear()
+    assert soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 2, read.append) == (whole, part)
+    assert read == [1, 2, 3], "two calls that wrote at once"
 
 
 def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_path: Path) -> None:
@@ -117,6 +124,7 @@ def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_pat
     done = cli("soften", str(chains), "--lm", model, "--out", str(soft), "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == {"chains": 4, "read": 3}
+    assert not list(tmp_path.glob("*.part"))
     made = [Chain.from_json(json.loads(line)) for line in soft.read_text().splitlines()]
     assert [chain.steps for chain in made] == [*(chain.steps for chain in CHAINS), CHAINS[0].steps]
     trained = cli(
