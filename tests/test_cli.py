@@ -470,7 +470,9 @@ def test_runs_over_different_problems_are_not_compared(
         assert cli("evaluate", chains, *PAIR, "--out", tmp_path / name, "--limit", limit).code == 0
     both = (tmp_path / "a", tmp_path / "b")
     assert_one_sentence(cli("compare", *both), r"over different problems \(1 differ.*--common")
-    assert cli("compare", *both, "--common", "--json").json["problems"] == 2
+    shared = cli("compare", *both, "--common", "--steps", "--errors", "--json").json
+    assert shared["problems"] == 2
+    assert shared["asked"]["a"]["questions"] == shared["asked"]["b"]["questions"] > 0
     assert_one_sentence(cli("show", both[0], "tiny/clip"), "no problem 'tiny/clip' in .*; did you mean 'tiny/clips'?")
     assert_one_sentence(
         cli("evaluate", chains, *PAIR, "--out", both[0], "--limit", "2", "--seed", "1"), "seed: 0, now 1"

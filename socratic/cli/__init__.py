@@ -77,5 +77,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         code = 0
     if code == 130:
-        complain("interrupted; the same command continues what train, evaluate, run, demo or teach had begun")
+        complain(
+            "interrupted; the same command continues what train, evaluate, run, demo, teach, soften or label had begun"
+        )
     sys.exit(code)

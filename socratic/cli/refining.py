@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,12 +138,13 @@ def soften(
 
         made, part = soften_kept(out_file, given, teacher, load_prompt(style, given[0].dataset), top, on_chain)
     write_jsonl(out_file, (chain.to_json() for chain in made))
-    part.unlink(missing_ok=True)
+    shutil.rmtree(part)
     read = sum(TOKENS in chain.metadata for chain in made)
     if as_json:
         print_json({"chains": len(made), "read": read})
     else:
-        out.print(f"{len(made):,} chains given, {read:,} read; the others are too long for {visible(lm)}")
+        others = "" if read == len(made) else f"; the others are too long for {visible(lm)}"
+        out.print(f"{len(made):,} chains given, {read:,} read{others}")
 
 
 def mix(

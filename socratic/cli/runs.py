@@ -47,6 +47,7 @@ def compare(
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
+    from socratic.report.compare import restricted, shared_ids
     from socratic.report.html import write_page
     from socratic.report.report import make_report, write_plots
 
@@ -59,7 +60,8 @@ def compare(
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [gold_chains(run, data_dir) for run in with_gold]
-    tables, as_values = _judged(loaded, chains, steps, errors)
+    shared = shared_ids(loaded, common)
+    tables, as_values = _judged([restricted(run, shared) for run in loaded], chains, steps, errors)
     if html or plots:
         report = make_report(loaded, comparison, chains[0], tables[0] if steps else None)
         if html:

@@ -233,6 +233,16 @@ def shared_ids(runs: Sequence[Run], common: bool) -> dict[str, None]:
     return ids
 
 
+def restricted(run: Run, ids: Mapping[str, None]) -> Run:
+    """``run`` with the problems of ``ids`` alone."""
+    return dataclasses.replace(
+        run,
+        problems=tuple(problem for problem in run.problems if problem.id in ids),
+        traces=tuple(trace for trace in run.traces if trace.problem_id in ids),
+        scores=tuple(score for score in run.scores if score.problem_id in ids),
+    )
+
+
 def _arms(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one recipe together, in the order of their first; the same run given twice stays two arms."""
     arms: list[tuple[object, list[Run]]] = []

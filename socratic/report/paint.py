@@ -196,8 +196,10 @@ def paint_solved(console: Console, problem: Problem, traces: Sequence[tuple[Trac
             paint(console, "question", step.question, place)
             paint(console, "answer", step.answer or "(nothing)", place if step.question else 0)
         if trace.rejected is not None:
-            place = len(trace.steps) + 1 if trace.rejected.question else 0
-            for kind, written in (("question", trace.rejected.question), ("answer", trace.rejected.answer)):
+            dropped = trace.rejected
+            place = len(trace.steps) + 1 if dropped.question else 0
+            is_final = not dropped.question and (bool(trace.steps) or not trace.solver.endswith("cot"))
+            for kind, written in (("question", dropped.question), ("final" if is_final else "answer", dropped.answer)):
                 if written:
                     paint(console, kind, written, place, "[dropped]")
         paint(console, "final", "(no answer)" if trace.answer is None else trace.answer)

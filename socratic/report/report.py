@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from socratic import store
 from socratic.evaluate import Run
 from socratic.interventions import REPLACEMENTS
 from socratic.report import plots, visible
-from socratic.report.compare import Comparison, shared_ids
+from socratic.report.compare import Comparison, restricted, shared_ids
 from socratic.report.interventions import AS_IS, Effect, effects, effects_table
 from socratic.report.plots import Arm, Plot
 from socratic.report.training import curves
@@ -42,7 +42,7 @@ def make_report(
 ) -> Report:
     """The tables of ``comparison`` (and ``steps``), and the plots, of complete ``runs``; ``chains`` are gold."""
     ids = shared_ids(runs, common=True)
-    runs = [_restricted(run, ids) for run in runs]
+    runs = [restricted(run, ids) for run in runs]
     arms = plots.arms_of(runs, comparison)
     gold = {id: chain for id, chain in chains.items() if id in ids}
     notes = []
@@ -65,16 +65,6 @@ def write_plots(folder: Path, report: Report) -> None:
     """Write every plot into ``folder`` as a PNG file."""
     for plot in report.plots:
         store.atomic_write(folder / f"{plot.name}.png", plot.png())
-
-
-def _restricted(run: Run, ids: Mapping[str, None]) -> Run:
-    """``run`` with the problems of ``ids`` alone."""
-    return replace(
-        run,
-        problems=tuple(problem for problem in run.problems if problem.id in ids),
-        traces=tuple(trace for trace in run.traces if trace.problem_id in ids),
-        scores=tuple(score for score in run.scores if score.problem_id in ids),
-    )
 
 
 def _effects(arms: Sequence[Arm], chains: Mapping[str, Chain]) -> list[tuple[Effect, int]]:

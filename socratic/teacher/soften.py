@@ -15,7 +15,7 @@ from socratic.calculator import canonicalise
 from socratic.lm.checkpoint import is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import TeacherPrompt, render_problem
-from socratic.store import JsonlAppender, hash_json, read_records
+from socratic.store import JsonlAppender, hash_json, lock, read_records
 from socratic.targets import TOKENS, kept_tokens
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -61,29 +61,23 @@ def soften_kept(
     top: int,
     on_chain: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Chain], Path]:
-    """`soften`, kept as it goes in a ``.part`` file beside ``beside``, and that file, which the caller may remove.
+    """`soften`, kept as it goes in a ``.part`` folder beside ``beside``, and that folder, which the caller may remove.
 
-    The same call goes on where it was interrupted; ``on_chain`` is told how many chains are done.
+    The same call goes on where it was interrupted; ``on_chain`` is told how many chains are done. Raises `UserError`
+    where another process is at it.
     """
     base, given = teacher.base, [chain.to_json() for chain in chains]
     reader = [base.location, base.sha256, str(teacher.model.dtype), teacher.tokenizer.get_vocab()]
     part = beside.with_name(f"{beside.name}.{hash_json([reader, prompt.texts, top, given])[:8]}.part")
-    made = list(read_records(part, Chain, allow_torn_tail=True)) if part.is_file() else []
-    if [_without_tokens(chain) for chain in made] != given[: len(made)]:  # two calls wrote it at once
-        part.unlink()
-        made = []
-    codec = Codec(teacher.tokenizer)
-    with JsonlAppender(part) as kept:
-        for chain in soften(chains[len(made) :], teacher.model.eval(), codec, prompt, top):
-            kept.append(chain.to_json())
-            made.append(chain)
-            on_chain(len(made))
+    file, codec = part / "read.jsonl", Codec(teacher.tokenizer)
+    with lock(part):
+        made = list(read_records(file, Chain, allow_torn_tail=True)) if file.is_file() else []
+        with JsonlAppender(file) as kept:
+            for chain in soften(chains[len(made) :], teacher.model.eval(), codec, prompt, top):
+                kept.append(chain.to_json())
+                made.append(chain)
+                on_chain(len(made))
     return made, part
-
-
-def _without_tokens(chain: Chain) -> dict[str, Any]:
-    metadata = {key: value for key, value in chain.metadata.items() if key != TOKENS}
-    return replace(chain, metadata=metadata).to_json()
 
 
 def _read(chain: Chain) -> str:

@@ -156,6 +156,8 @@ def test_what_came_of_a_problem_in_a_run_is_painted_the_same_way() -> None:
         "out of\\x1b memory",
         "not scored yet",
     ]
+    paint_solved(console, problem, [(replace(pair, answer=None, rejected=Step("", "12")), None)])
+    assert "#### 12  [dropped]\n#### (no answer)\n" in plain(console)
     paint_solved(console, problem, [])
     assert plain(console).endswith("not solved yet\n")
 

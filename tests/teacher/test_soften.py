@@ -13,12 +13,12 @@ from tiny import FAMILIES, byte_tokenizer, causal_model
 
 from socratic.examples import causal_example
 from socratic.prompts import TeacherPrompt, render_problem
-from socratic.store import read_records
+from socratic.store import lock, read_records
 from socratic.targets import TOKENS
 from socratic.teacher.replies import likeliest
 from socratic.teacher.soften import load_teacher, soften, soften_kept
 from socratic.tokens import Codec
-from socratic.types import Chain, Step
+from socratic.types import Chain, Step, UserError
 
 __all__ = ["cli"]
 
@@ -102,18 +102,16 @@ def test_what_was_read_before_an_interruption_is_not_read_again(tmp_path: Path) 
 
     interrupted()
     [part] = tmp_path.glob("soft.*.part")
-    with part.open("ab") as file:
+    with (part / "read.jsonl").open("ab") as file:
         file.write(b'{"torn')
     assert soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 2, read.append) == (whole, part)
     assert read == [3]
-    assert list(read_records(part, Chain)) == whole
+    assert list(read_records(part / "read.jsonl", Chain)) == whole
     interrupted(top=3)
     soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 4, read.append)
     assert read == [1, 2, 3], "other settings are another reading"
-    part.write_bytes(part.read_bytes() * 2)
-    read.clear()
-    assert soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 2, read.append) == (whole, part)
-    assert read == [1, 2, 3], "two calls that wrote at once"
+    with lock(part), pytest.raises(UserError, match="in use by"):
+        soften_kept(tmp_path / "soft", CHAINS, teacher, PROMPT, 2)
 
 
 def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_path: Path) -> None:
