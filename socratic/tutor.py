@@ -252,9 +252,9 @@ class Tutor:
     def save(self, path: Path) -> None:
         """Write problem, gold, tree and place to ``path``.
 
-        Raises `UserError` where something else than a session stands there, or nothing can be written.
+        Raises `UserError` where something else than a session of this problem stands there, or nothing can be written.
         """
-        if path.is_file() and not _is_session(path):
+        if path.is_file() and not _is_session(path, self.problem):
             raise UserError(f"{path} holds something else; choose another name")
         if not path.parent.is_dir():
             raise UserError(f"the folder {path.parent} does not exist; choose another place")
@@ -372,8 +372,10 @@ def _checked_problem(value: Any) -> Problem:
     return checked(problem, "problem") if problem.answer else problem
 
 
-def _is_session(path: Path) -> bool:
+def _is_session(path: Path, problem: Problem) -> bool:
+    """Whether ``path`` holds a session, and of ``problem``."""
     try:
-        return {"problem", "steps", "here"} <= set(store.read_json(path))
-    except (UserError, TypeError):
+        held = store.read_json(path)
+        return {"steps", "here"} <= set(held) and held["problem"]["question"] == problem.question
+    except (UserError, TypeError, KeyError):
         return False

@@ -193,6 +193,7 @@ def test_auto_ends_as_the_loop_does(cli: Cli, say: Callable[[Script], None], tmp
         file = tmp_path / f"{why}.json"
         cli("tutor", TEXT, *PAIR, *more, stdin=f"/auto\n/save {file}\n")
         solved = cli("solve", TEXT, *PAIR, *more, "--json").json
+        solved.pop("rejected", None)  # the tutor keeps what stands in the tree
         kept = json.loads(file.read_text())["trace"]
         assert {**kept, "seconds": 0, "tokens": 0} == {**solved, "seconds": 0, "tokens": 0}
         assert (len(kept["steps"]), kept["stop_reason"]) == (steps, why)
@@ -233,6 +234,8 @@ def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Resu
     assert notes.read_text() == "precious"
     again = tutor(f"/save {tmp_path / 's.json'}", f"/save {tmp_path / 's.json'}", more=("--json",))
     assert not [event for event, _ in events(again) if event == "error"]
+    other = tutor("/new", "Bob has 3 pens.", "", f"/save {tmp_path / 's.json'}", more=("--json",))
+    assert ("error", f"{tmp_path / 's.json'} holds something else; choose another name") in events(other)
 
 
 def test_students_that_write_nothing_usable_are_asked_once(cli: Cli, say: Callable[[Script], None]) -> None:
