@@ -148,13 +148,11 @@ def stepwise(
         if place < len(given.answers):
             answer = _as_learned(given.answers[place])
             reply.write_slot(answer)
-        else:
-            completion = yield qa, reply, "answer"
-            written = out.take(completion)
-            if written is None:
-                out.keep_rejected(completion, question)
-                break
+        elif (written := out.take(completion := (yield qa, reply, "answer"))) is not None:
             answer = written
+        else:
+            out.keep_rejected(completion, question)
+            break
         step = Step(question.strip(), answer.strip())
         if given.questions is None and normalised(step) in map(normalised, out.steps):
             out.stop_reason = "repeated_step"

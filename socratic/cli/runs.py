@@ -47,7 +47,6 @@ def compare(
     """
     from socratic.evaluate import load_run
     from socratic.report.compare import compare as compare_runs
-    from socratic.report.compare import restricted, shared_ids
     from socratic.report.html import write_page
     from socratic.report.report import make_report, write_plots
 
@@ -60,8 +59,7 @@ def compare(
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [gold_chains(run, data_dir) for run in with_gold]
-    shared = shared_ids(loaded, common)
-    tables, as_values = _judged([restricted(run, shared) for run in loaded], chains, steps, errors)
+    tables, as_values = _judged(loaded, chains, steps, errors) if steps or errors else ([], {})
     if html or plots:
         report = make_report(loaded, comparison, chains[0], tables[0] if steps else None)
         if html:
@@ -81,13 +79,18 @@ def compare(
 def _judged(
     runs: list[Run], chains: list[dict[str, Chain]], steps: bool, errors: bool
 ) -> tuple[list[Table], dict[str, Any]]:
-    """What --steps and --errors add to a comparison, as tables (that of the steps first) and as plain values."""
-    from socratic.report.compare import run_names
+    """What --steps and --errors add to a comparison, as tables (that of the steps first) and as plain values.
+
+    Of the problems that all ``runs`` share.
+    """
+    from socratic.report.compare import restricted, run_names, shared_ids
     from socratic.report.steps import judge, steps_table
     from socratic.report.taxonomy import asked, asked_tables, errors_table, first_errors, shares
 
     tables: list[Table] = []
     values: dict[str, Any] = {}
+    ids = shared_ids(runs, common=True)
+    runs = [restricted(run, ids) for run in runs]
     if steps:
         reports = {str(run.path): judge(run, gold) for run, gold in zip(runs, chains, strict=True)}
         tables.append(steps_table(dict(zip(run_names(runs), reports.values(), strict=True))))
