@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); correct or remove it") from None
+        raise UserError(f"{path} is not valid JSON in UTF-8 ({error}); correct or remove it") from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

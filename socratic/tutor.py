@@ -288,9 +288,10 @@ class Tutor:
             for row in value["steps"]:
                 step = Step(clean_text(row["question"], "question"), clean_text(row["answer"], "answer"))
                 asked_by, answered_by = (_WRITERS[by] for by in row["by"])
-                nodes.append(Node(step, nodes[row["parent"]], asked_by, answered_by))
-                nodes[row["parent"]].children.append(nodes[-1])
-            made.go(nodes[value["here"]])
+                parent = nodes[_place(row["parent"])]
+                nodes.append(Node(step, parent, asked_by, answered_by))
+                parent.children.append(nodes[-1])
+            made.go(nodes[_place(value["here"])])
             made.tokens = int(value["tokens"])
             if value["trace"]:
                 trace = Trace.from_json(value["trace"])
@@ -370,6 +371,13 @@ def _checked_problem(value: Any) -> Problem:
     for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
         clean_text(text, "problem")
     return checked(problem, "problem") if problem.answer else problem
+
+
+def _place(value: Any) -> int:
+    """A place among a session's nodes; raises `ValueError` where it is none: -1 would count from the end."""
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
 
 
 def _is_session(path: Path, problem: Problem) -> bool:

@@ -255,6 +255,14 @@ def test_cot_is_shown_with_its_answer(cli: Cli, say: Callable[[Script], None], t
     assert [(kind, number) for kind, number, _ in gold[:2]] == [("question", 1), ("answer", 1)]
 
 
+def test_a_chain_of_thought_that_was_cut_says_so(cli: Cli, say: Callable[[Script], None]) -> None:
+    say(lambda transcript, kind: "" if kind == "question" else "It is 2 and " * 2000)
+    result = cli("tutor", *PAIR, "--cot", "scripted:cot", "--data", "stories", "--json", stdin="/cot\n")
+    assert [line["stop_reason"] for line in result.lines if str(line.get("text")).startswith("CoT: stopped")] == [
+        "overlong"
+    ]
+
+
 def test_a_problem_is_drawn_by_its_id(
     cli: Cli,
     say: Callable[[Script], None],

@@ -168,8 +168,7 @@ class Desk:
         _, whole = self.stream("final", tutor.conclude(stop_reason))
         if not whole:
             self.silent_at = tutor.here
-        if tutor.stop_reason != "finished":
-            self.screen.say("note", STOPPED[tutor.stop_reason], stop_reason=tutor.stop_reason)
+        self._tell_stop("", tutor.stop_reason)
         found = tutor.score()
         if found is not None:
             self._tell_score("", found.correct)
@@ -389,6 +388,7 @@ class Desk:
                     written += piece
                     live.update(self._beside(written), refresh=True)
         for trace in traces:
+            self._tell_stop("CoT: ", trace.stop_reason)
             if problem.answer:
                 found = score(trace.raw, problem.answer, problem.answer_type, problem.choices)
                 self._tell_score("CoT: ", found.correct)
@@ -423,6 +423,10 @@ class Desk:
         tutor = self._tutor()
         number = len(tutor.steps) + 1 if kind in ("question", "answer") else 0
         return self.screen.stream(kind, pieces, number, lambda: tutor.fault if kind != "cot" else None)
+
+    def _tell_stop(self, whose: str, stop_reason: StopReason) -> None:
+        if stop_reason != "finished":
+            self.screen.say("note", whose + STOPPED[stop_reason], stop_reason=stop_reason)
 
     def _tell_score(self, whose: str, correct: bool) -> None:
         said = "right" if correct else f"wrong: it is {self._tutor().problem.answer}"

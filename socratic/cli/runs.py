@@ -201,8 +201,12 @@ def label(
         out.print(labels.side_by_side(failure))
         return _line(f"{''.join(labels.KEYS)} ({left} left): ")
 
+    def ask_again() -> None:
+        out.print("That is none of the keys.")
+        explain()
+
     explain()
-    given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, explain)
+    given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, ask_again)
     out.print(f"{given} labels added to {out_file}")
 
 
