@@ -96,6 +96,8 @@ class SetStage(Stage):
         console.print(f"{number} {self.name}", soft_wrap=True)
         chains = self.maker.make(making, self.settings)
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))
+        for part in self.folder.glob("*.part"):  # the same chains, kept as they were made
+            shutil.rmtree(part)
         console.print(f"{number} {self.name}: {len(chains):,} chains", soft_wrap=True)
 
 

@@ -78,6 +78,7 @@ def goes_through(recipe: Recipe, out: Path) -> Plan:
     plan = make_plan(recipe, out)
     compared = run_plan(plan, Console(file=io.StringIO()))
     assert len(compared) == len(plan.recipe.splits)
+    assert not list(out.rglob("*.part"))
     assert all(stage.done for stage in plan.stages)
     drawn = {plot.name.partition(",")[0] for plot in curves(plan, compared)}
     assert drawn == plan.recipe.curves.keys()
