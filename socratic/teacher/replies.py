@@ -48,14 +48,17 @@ class Reply:
     tokens: Sequence[Any] = ()
 
 
-def content(raw: Mapping[str, Any]) -> str:
-    """The text of a Chat Completions reply; raises `BadReplyError` for one that was cut off, refused or is empty."""
+def content(raw: Mapping[str, Any], cut_stands: bool = False) -> str:
+    """The text of a Chat Completions reply; raises `BadReplyError` for one that was refused, is empty, or was cut off.
+
+    ``cut_stands``: one that was cut off is taken as it is.
+    """
     choice = raw["choices"][0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
         raise BadReplyError("refused", str(message.get("refusal") or "content filter")[:200])
-    if choice.get("finish_reason") == "length":
+    if choice.get("finish_reason") == "length" and not cut_stands:
         raise BadReplyError("truncated")
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from socratic.answers import extract
 from socratic.config import Settings
@@ -51,6 +51,13 @@ class ReplySettings(Settings):
     hint_answer: bool = Field(False, description="give the right answer as a hint (Magister et al. 2212.08410)")
     hint_failed: bool = Field(False, description="ask once more with that hint where the chain would be rejected")
     extra: dict[str, Any] = Field({}, description="further fields of the request, such as {top_p: 0.9}")
+
+    @field_validator("hint_answer", "hint_failed")
+    @classmethod
+    def _has_a_place(cls, hint: bool, info: ValidationInfo) -> bool:
+        if hint and info.data.get("style") == "zero-shot-cot":
+            raise ValueError("style zero-shot-cot has no place for a hint; take style cot, or leave it out")
+        return hint
 
     @field_validator("extra")
     @classmethod
@@ -152,10 +159,13 @@ class Lesson:
         return replace(reply, tokens=likeliest(raw))
 
     def _zero_shot(self, problem: Problem, sample: int) -> Generator[dict[str, Any], dict[str, Any], Reply]:
-        """The rationale first, then the answer (Kojima et al. 2205.11916, as in Ho et al. 2212.10071, section 3)."""
+        """The rationale first, then the answer (Kojima et al. 2205.11916, as in Ho et al. 2212.10071, section 3).
+
+        As there, a rationale that was cut off stands: the answer is asked for all the same.
+        """
         chat = [{"role": "user", "content": ZERO_SHOT_COT.problem(problem)}]
         raw = yield self._body(chat, sample)
-        rationale = content(raw).strip()
+        rationale = content(raw, cut_stands=True).strip()
         chat = [
             *chat,
             {"role": "assistant", "content": rationale},

@@ -125,6 +125,27 @@ def test_zero_shot_chains_are_thoughts_with_an_answer_read_by_its_type() -> None
     assert raised.value.fault == "no_answer"
 
 
+def test_a_zero_shot_rationale_that_was_cut_off_stands_and_a_cut_answer_does_not() -> None:
+    talk = lesson(None).conversation(Job(PENS, 0))
+    next(talk)
+    talk.send(raw("3*12 is 36, and", finish_reason="length"))
+    with pytest.raises(StopIteration) as end:
+        talk.send(raw("36 pens."))
+    assert end.value.value.steps == (Step("", "3*12 is 36, and"),)
+    talk = lesson(None).conversation(Job(PENS, 0))
+    next(talk)
+    talk.send(raw("3*12 is 36."))
+    with pytest.raises(BadReplyError) as raised:
+        talk.send(raw("36 pens", finish_reason="length"))
+    assert raised.value.fault == "truncated"
+
+
+@pytest.mark.parametrize("hint", ["hint_answer", "hint_failed"])
+def test_zero_shot_takes_no_hint(hint: str) -> None:
+    with pytest.raises(UserError, match=f"{hint}=True is not usable: style zero-shot-cot has no place for a hint"):
+        TeachSettings.parse({"model": "m", "style": "zero-shot-cot", hint: True})
+
+
 @pytest.mark.parametrize("prompt", [PROMPT, None])
 def test_logprobs_of_a_reply_go_with_the_chain(prompt: TeacherPrompt | None) -> None:
     talk = lesson(prompt, extra={"logprobs": True, "top_logprobs": 5}).conversation(Job(PENS, 0))
