@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,22 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from test_evaluate import SETTINGS
+from test_verdicts import trace
 
 from socratic import fit, pipeline, prompts, stages
-from socratic.evaluate import load_run
+from socratic.evaluate import evaluate, load_run
 from socratic.formats import mixed
 from socratic.guidance import PLAN
 from socratic.lm import endpoint
 from socratic.pipeline import Plan, make_plan, run_plan
 from socratic.recipe_file import read_recipe
-from socratic.stages import SetStage, TrainStage
-from socratic.store import shipped, write_jsonl
+from socratic.stages import EvaluateStage, SetStage, TrainStage
+from socratic.store import read_jsonl, shipped, write_jsonl
 from socratic.tasks import SPLIT_SCHEMES, TASKS, load_chains, load_problems
 from socratic.tasks.base import Item, SplitScheme, in_fold
-from socratic.tasks.sets import load_set
-from socratic.types import Chain, Step, UserError
+from socratic.tasks.sets import CHAINS, load_set
+from socratic.types import Chain, Problem, Step, Trace, UserError
 
 RECIPE: dict[str, Any] = {
     "data": "stories",
@@ -185,6 +188,45 @@ def test_a_selection_stands_beside_the_arms(tmp_path: Path) -> None:
     assert not to_do(plan)
     changed = plan_of(tmp_path, arms=arms, selections={**selections, "voted": {"of": ["cot"], "k": 1}}, curves=curves)
     assert to_do(changed) == ["choose voted on longer, seed 0"]
+
+
+def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
+    students = {
+        "fold": {"role": "cot", "student": "scratch:llama-mini", "folds": 2},
+        "cot": RECIPE["students"]["cot"],
+        "verifier": {"role": "verifier", "student": "scratch:llama-mini", "chains": ["judged"], "max_steps": 2},
+    }
+    samplings = {"drawn": {"solver": "cot", "lm": "fold", "samples": 2, "temperature": 1.0, "limit": 4}}
+    sets = {"judged": {"make": "verdicts", "of": ["drawn"]}}
+    arms = {"cot": {**RECIPE["arms"]["cot"], "samples": 2, "temperature": 1.0}}
+    selections = {"best": {"of": ["cot"], "by": "verifier", "verifier": "verifier"}}
+    plan = plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections)
+    for stage in plan.stages:
+        if isinstance(stage, EvaluateStage) and stage.fold:  # such students solve nothing
+            plant(stage)
+    [comparison] = run_plan(plan, quiet()).values()
+    [judged] = (stage for stage in plan.stages if isinstance(stage, SetStage))
+    chains = [Chain.from_json(row) for row in read_jsonl(judged.folder / CHAINS)]
+    assert [chain.metadata["verdicts"][-1] for chain in chains] == [True, False] * 8
+    assert [row.name for row in comparison.rows] == ["cot", "best"]
+    out = tmp_path / "out" / "longer"
+    assert len([*read_jsonl(out / "cot-s0" / "verdicts.jsonl")]) == 2 * 3
+    assert load_run(out / "best-s0").config["chosen"]["by"] == "verifier"
+    assert (
+        to_do(plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections))
+        == []
+    )
+
+
+def plant(stage: EvaluateStage) -> None:
+    """A run in the place of the stage's, whose first sample of each problem is right and whose second is wrong."""
+
+    def solve(pending: list[tuple[Problem, int]]) -> Iterator[Trace]:
+        for problem, sample in pending:
+            yield trace(problem, sample, sample == 0)
+
+    config = {**SETTINGS, "data": "stories", "split": "train", "split_scheme": "authors"}
+    evaluate(stage.problems, solve, stage.folder, config, stage.samples)
 
 
 def test_folds_are_sampled_by_those_who_have_not_seen_them(tmp_path: Path) -> None:
