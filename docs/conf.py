@@ -25,7 +25,8 @@ def setup(app: Any) -> None:
 def _fit(app: Any, page: str, source: list[str]) -> None:
     """What Sphinx needs and plain Markdown would show as it stands.
 
-    The index gets a table of contents of the pages that it links to; files outside of ``docs`` become downloads, which have no anchors.
+    The index gets a table of contents of the pages that it links to; files outside of ``docs`` become downloads, which
+    have no anchors.
     """
     if page == "index":
         pages = dict.fromkeys(re.findall(r"\]\(([\w-]+)\.md\)", source[0]))
