@@ -159,12 +159,14 @@ async def teacher(endpoint: Any, body: Mapping[str, Any], sample: int) -> Receiv
     """What a teacher that can add replies, in place of `Endpoint.send`."""
     asked = body["messages"][-1]["content"]
     if '{"sum"' in asked:
-        said: dict[str, Any] = {"sum": "5"}
+        text = json.dumps({"sum": "5"})
     else:
-        a, b = map(int, _SUM.findall(asked)[-1])
+        a, b = map(int, _SUM.findall(" ".join(message["content"] for message in body["messages"]))[-1])
         step = {"question": "How many pens are that?", "answer": f"{a}+{b}=<<{a}+{b}={a + b}>>{a + b} pens"}
-        said = {"steps": [step], "answer": str(a + b)}
-    message = {"role": "assistant", "content": json.dumps(said)}
+        text = json.dumps({"steps": [step], "answer": str(a + b)})
+        if asked.startswith("Therefore"):
+            text = f"{a + b}."
+    message = {"role": "assistant", "content": text}
     reply = {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18},
