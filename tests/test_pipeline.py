@@ -202,7 +202,7 @@ def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
     selections = {"best": {"of": ["cot"], "by": "verifier", "verifier": "verifier"}}
     plan = plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections)
     for stage in plan.stages:
-        if isinstance(stage, EvaluateStage) and stage.fold:  # such students solve nothing
+        if isinstance(stage, EvaluateStage):  # such students solve nothing
             plant(stage)
     [comparison] = run_plan(plan, quiet()).values()
     [judged] = (stage for stage in plan.stages if isinstance(stage, SetStage))
@@ -210,8 +210,14 @@ def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
     assert [chain.metadata["verdicts"][-1] for chain in chains] == [True, False] * 8
     assert [row.name for row in comparison.rows] == ["cot", "best"]
     out = tmp_path / "out" / "longer"
-    assert len([*read_jsonl(out / "cot-s0" / "verdicts.jsonl")]) == 2 * 3
-    assert load_run(out / "best-s0").config["chosen"]["by"] == "verifier"
+    said = {
+        (row["problem_id"], row["sample"]): row["right"][-1] for row in read_jsonl(out / "cot-s0" / "verdicts.jsonl")
+    }
+    samples = {(trace.problem_id, trace.sample): trace for trace in load_run(out / "cot-s0").traces}
+    assert len(said) == len(samples) == 2 * 3
+    for chosen in load_run(out / "best-s0").traces:
+        best = max((0, 1), key=lambda sample: said[chosen.problem_id, sample])
+        assert chosen.raw == samples[chosen.problem_id, best].raw
     assert (
         to_do(plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections))
         == []
@@ -225,7 +231,7 @@ def plant(stage: EvaluateStage) -> None:
         for problem, sample in pending:
             yield trace(problem, sample, sample == 0)
 
-    config = {**SETTINGS, "data": "stories", "split": "train", "split_scheme": "authors"}
+    config = {**SETTINGS, "data": "stories", "split": stage.source[1], "split_scheme": "authors", "arm": stage.arm}
     evaluate(stage.problems, solve, stage.folder, config, stage.samples)
 
 
