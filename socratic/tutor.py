@@ -6,12 +6,15 @@ student's place, which is what the method was named after.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter
 
 from socratic import store
 from socratic.answers import score
@@ -288,13 +291,15 @@ class Tutor:
             for row in value["steps"]:
                 step = Step(clean_text(row["question"], "question"), clean_text(row["answer"], "answer"))
                 asked_by, answered_by = (_WRITERS[by] for by in row["by"])
-                parent = nodes[_place(row["parent"])]
+                parent = nodes[_count(row["parent"])]
                 nodes.append(Node(step, parent, asked_by, answered_by))
                 parent.children.append(nodes[-1])
-            made.go(nodes[_place(value["here"])])
-            made.tokens = int(value["tokens"])
+            made.go(nodes[_count(value["here"])])
+            made.tokens = _count(value["tokens"])
             if value["trace"]:
                 trace = Trace.from_json(value["trace"])
+                if len(trace.steps) != len(made.steps) or trace.stop_reason not in get_args(StopReason):
+                    raise ValueError(trace)
                 made.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
                 made.concluded, made.stop_reason = True, trace.stop_reason
         except (TypeError, KeyError, IndexError, ValueError, AttributeError, UserError):
@@ -366,15 +371,18 @@ class Tutor:
 
 
 def _checked_problem(value: Any) -> Problem:
-    """A problem as `save` wrote it; raises `UserError` or `TypeError` where it is none."""
-    problem = Problem.from_json(value)
+    """A problem as `save` wrote it; raises `UserError` or `ValueError` where it is none."""
+    problem = TypeAdapter(Problem).validate_json(json.dumps(value), strict=True, extra="forbid")
     for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
         clean_text(text, "problem")
     return checked(problem, "problem") if problem.answer else problem
 
 
-def _place(value: Any) -> int:
-    """A place among a session's nodes; raises `ValueError` where it is none: -1 would count from the end."""
+def _count(value: Any) -> int:
+    """A number of tokens, or a place among a session's nodes, where -1 would count from the end.
+
+    Raises `ValueError` where it is none.
+    """
     if type(value) is not int or value < 0:
         raise ValueError(value)
     return value

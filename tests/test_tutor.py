@@ -231,6 +231,11 @@ def test_what_cannot_be_done_is_said(pair: dict[str, LM]) -> None:
         ("here", -1),
         ("here", "x"),
         ("trace", {"answer": 1}),
+        ("tokens", -5),
+        ("tokens", True),
+        ("problem.choices", "abc"),
+        ("problem.answer_type", "frob"),
+        ("problem.metadata", 5),
     ],
 )
 def test_a_file_that_holds_no_session_is_refused(pair: dict[str, LM], tmp_path: Path, place: str, value: Any) -> None:
@@ -245,6 +250,20 @@ def test_a_file_that_holds_no_session_is_refused(pair: dict[str, LM], tmp_path: 
     file.write_text(json.dumps(held))
     with pytest.raises(UserError, match=r"s\.json is no session that /save wrote"):
         Tutor.load(file, solving(pair))
+
+
+@pytest.mark.parametrize(("place", "value"), [("steps", []), ("stop_reason", "frob")])
+def test_a_trace_of_another_path_is_refused(pair: dict[str, LM], tmp_path: Path, place: str, value: Any) -> None:
+    tutor = Tutor(PROBLEM, solving(pair))
+    put(tutor, "One?", "<<1+1=2>>2.")
+    text(tutor.conclude())
+    tutor.save(tmp_path / "s.json")
+    assert Tutor.load(tmp_path / "s.json", solving(pair)).concluded
+    held = json.loads((tmp_path / "s.json").read_text())
+    held["trace"][place] = value
+    (tmp_path / "s.json").write_text(json.dumps(held))
+    with pytest.raises(UserError, match=r"s\.json is no session that /save wrote"):
+        Tutor.load(tmp_path / "s.json", solving(pair))
 
 
 def test_a_long_session_is_kept(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def draw(found: Sequence[Failure], limit: int, seed: int) -> list[Failure]:
 
 def side_by_side(failure: Failure) -> Table:
     """The gold chain and the trace."""
-    made = Table("gold", "trace", box=box.SIMPLE_HEAD, expand=True)
+    made = Table(box=box.SIMPLE_HEAD, expand=True)
+    for heading in ("gold", "trace"):
+        made.add_column(heading, overflow="fold")
     for gold, mine in itertools.zip_longest(failure.chain.steps, failure.trace.steps):
         made.add_row(*(text(f"{step.question}\n{step.answer}".strip()) if step else "" for step in (gold, mine)))
     if failure.trace.rejected is not None:

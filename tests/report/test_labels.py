@@ -125,6 +125,9 @@ def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
             side_by_side(replace(failure, trace=replace(failure.trace, rejected=Step("", "and [b]so[/b] on"))))
         )
     assert "and [b]so[/b] on [dropped]" in capture.get()
+    with console.capture() as capture:
+        console.print(side_by_side(replace(failure, trace=replace(failure.trace, rejected=Step("", "7" * 300)))))
+    assert capture.get().count("7") >= 300
 
 
 def test_what_cannot_be_labelled_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
