@@ -191,16 +191,18 @@ def test_a_selection_stands_beside_the_arms(tmp_path: Path) -> None:
 
 
 def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
-    students = {
-        "fold": {"role": "cot", "student": "scratch:llama-mini", "folds": 2},
-        "cot": RECIPE["students"]["cot"],
-        "verifier": {"role": "verifier", "student": "scratch:llama-mini", "chains": ["judged"], "max_steps": 2},
+    recipe: dict[str, Any] = {
+        "students": {
+            "fold": {"role": "cot", "student": "scratch:llama-mini", "folds": 2},
+            "cot": RECIPE["students"]["cot"],
+            "verifier": {"role": "verifier", "student": "scratch:llama-mini", "chains": ["judged"], "max_steps": 2},
+        },
+        "samplings": {"drawn": {"solver": "cot", "lm": "fold", "samples": 2, "temperature": 1.0, "limit": 4}},
+        "sets": {"judged": {"make": "verdicts", "of": ["drawn"]}},
+        "arms": {"cot": {**RECIPE["arms"]["cot"], "samples": 2, "temperature": 1.0}},
+        "selections": {"best": {"of": ["cot"], "by": "verifier", "verifier": "verifier"}},
     }
-    samplings = {"drawn": {"solver": "cot", "lm": "fold", "samples": 2, "temperature": 1.0, "limit": 4}}
-    sets = {"judged": {"make": "verdicts", "of": ["drawn"]}}
-    arms = {"cot": {**RECIPE["arms"]["cot"], "samples": 2, "temperature": 1.0}}
-    selections = {"best": {"of": ["cot"], "by": "verifier", "verifier": "verifier"}}
-    plan = plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections)
+    plan = plan_of(tmp_path, **recipe)
     for stage in plan.stages:
         if isinstance(stage, EvaluateStage):  # such students solve nothing
             plant(stage)
@@ -218,10 +220,7 @@ def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
     for chosen in load_run(out / "best-s0").traces:
         best = max((0, 1), key=lambda sample: said[chosen.problem_id, sample])
         assert chosen.raw == samples[chosen.problem_id, best].raw
-    assert (
-        to_do(plan_of(tmp_path, students=students, samplings=samplings, sets=sets, arms=arms, selections=selections))
-        == []
-    )
+    assert not to_do(plan_of(tmp_path, **recipe))
 
 
 def plant(stage: EvaluateStage) -> None:
