@@ -226,6 +226,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 doubled = [name for name in header if header.count(name) > 1]
                 if doubled:
                     raise UserError(f"{where}: two columns are called {doubled[0]!r}; rename one")
+                if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), None)):
+                    raise UserError(f"{where}: {mark!r} separates the columns; save the file with commas")
             elif cells:
                 if len(cells) != len(header):
                     raise UserError(

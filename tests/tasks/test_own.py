@@ -158,7 +158,8 @@ def test_a_fault_is_named_with_file_and_line(text: str, message: str, tmp_path: 
         ("question,question\nQ?,5\n", "mine.csv:1: two columns are called 'question'"),
         ('question,answer\n"Q\nand?",5\n"Q"x,5\n', "mine.csv:4: not valid CSV"),
         ("question,answer\n\n", "mine.csv is empty"),
-        ("question;answer\nQ?;5\n", r"mine.csv:2 has no column 'question' \(it has: question;answer\)"),
+        ("question;answer\nMia, who is 2, grows?;5\n", "mine.csv:1: ';' separates the columns"),
+        ("question\nQ?\n", r"mine.csv:2 has no column 'answer' \(it has: question\)"),
     ],
 )
 def test_a_fault_in_csv_is_named(text: str, message: str, tmp_path: Path) -> None:
