@@ -6,29 +6,20 @@ student's place, which is what the method was named after.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import exp
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from pydantic import TypeAdapter
-
-from socratic import store
 from socratic.answers import score
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import normalised, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
 from socratic.solving import Solving, decode
-from socratic.tasks.base import checked
-from socratic.tasks.files import clean_text
 from socratic.types import Chain, Completion, Problem, Score, Step, StopReason, Trace, UserError
 
 Writer = Literal["student", "person"]
-
-_WRITERS: dict[str, Writer] = {"student": "student", "person": "person"}
 
 _NEARLY_GREEDY = 1e-6
 """A temperature at which the likeliest is drawn, and its probability kept, as for any draw."""
@@ -252,60 +243,6 @@ class Tutor:
             version=TRANSCRIPT_VERSION,
         )
 
-    def save(self, path: Path) -> None:
-        """Write problem, gold, tree and place to ``path``.
-
-        Raises `UserError` where something else than a session of this problem stands there, or nothing can be written.
-        """
-        if path.is_file() and not _is_session(path, self.problem):
-            raise UserError(f"{path} holds something else; choose another name")
-        if not path.parent.is_dir():
-            raise UserError(f"the folder {path.parent} does not exist; choose another place")
-        places = {node: place for place, node in enumerate(self.root.walk())}
-        rows = [
-            {**node.step.to_json(), "parent": places[node.parent], "by": [node.asked_by, node.answered_by]}
-            for node in places
-            if node.parent
-        ]
-        held = {
-            "problem": self.problem.to_json(),
-            "gold": self.gold and self.gold.to_json(),
-            "steps": rows,
-            "here": places[self.here],
-            "tokens": self.tokens,
-            "trace": self.trace().to_json() if self.concluded else None,
-        }
-        try:
-            store.write_json(path, held)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be written ({error}); choose another place") from None
-
-    @classmethod
-    def load(cls, path: Path, solving: Solving) -> Tutor:
-        """What `save` wrote, with whatever students; raises `UserError` for another file."""
-        value = store.read_json(path)
-        try:
-            gold = Chain.from_json(value["gold"]) if value["gold"] else None
-            made = cls(_checked_problem(value["problem"]), solving, gold)
-            nodes = [made.root]
-            for row in value["steps"]:
-                step = Step(clean_text(row["question"], "question"), clean_text(row["answer"], "answer"))
-                asked_by, answered_by = (_WRITERS[by] for by in row["by"])
-                parent = nodes[_count(row["parent"])]
-                nodes.append(Node(step, parent, asked_by, answered_by))
-                parent.children.append(nodes[-1])
-            made.go(nodes[_count(value["here"])])
-            made.tokens = _count(value["tokens"])
-            if value["trace"]:
-                trace = Trace.from_json(value["trace"])
-                if len(trace.steps) != len(made.steps) or trace.stop_reason not in get_args(StopReason):
-                    raise ValueError(trace)
-                made.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
-                made.concluded, made.stop_reason = True, trace.stop_reason
-        except (TypeError, KeyError, IndexError, ValueError, AttributeError, UserError):
-            raise UserError(f"{path} is no session that /save wrote; give one") from None
-        return made
-
     def _open(self) -> None:
         """Sessions that have read the problem alone."""
         self._ask, self._reply = open_sessions(
@@ -368,30 +305,3 @@ class Tutor:
         self.fault = completion.fault
         yield completion.text[shown:]
         return completion
-
-
-def _checked_problem(value: Any) -> Problem:
-    """A problem as `save` wrote it; raises `UserError` or `ValueError` where it is none."""
-    problem = TypeAdapter(Problem).validate_json(json.dumps(value), strict=True, extra="forbid")
-    for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
-        clean_text(text, "problem")
-    return checked(problem, "problem") if problem.answer else problem
-
-
-def _count(value: Any) -> int:
-    """A number of tokens, or a place among a session's nodes, where -1 would count from the end.
-
-    Raises `ValueError` where it is none.
-    """
-    if type(value) is not int or value < 0:
-        raise ValueError(value)
-    return value
-
-
-def _is_session(path: Path, problem: Problem) -> bool:
-    """Whether ``path`` holds a session, and of ``problem``."""
-    try:
-        held = store.read_json(path)
-        return {"steps", "here"} <= set(held) and held["problem"]["question"] == problem.question
-    except (UserError, TypeError, KeyError):
-        return False

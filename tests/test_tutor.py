@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,24 +173,6 @@ def test_a_generation_broken_off_leaves_the_path_as_it_was(pair: dict[str, LM]) 
     assert tutor.steps == [Step("One?", "1.")]
 
 
-def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
-    tutor = Tutor(PROBLEM, solving(pair))
-    put(tutor, "One?", "<<1+1=3>>3.")
-    first = tutor.here
-    put(tutor, "Two?", "2.")
-    tutor.go(first)
-    put(tutor, "Other?", "Ünï\x1b[31m")
-    tutor.save(tmp_path / "s.json")
-    again = Tutor.load(tmp_path / "s.json", solving(pair))
-    assert again.steps == tutor.steps
-    assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]  # type: ignore[union-attr]
-    assert again.here.asked_by == "person"
-    assert text(again.ask()) == text(tutor.ask())
-    (tmp_path / "other.json").write_text('{"problem": 3}')
-    with pytest.raises(UserError, match="is no session that /save wrote"):
-        Tutor.load(tmp_path / "other.json", solving(pair))
-
-
 def test_the_final_answer_is_scored(pair: dict[str, LM]) -> None:
     tutor = Tutor(PROBLEM, solving(pair))
     assert tutor.score() is None
@@ -211,66 +191,3 @@ def test_what_cannot_be_done_is_said(pair: dict[str, LM]) -> None:
         tutor.undo()
     with pytest.raises(UserError, match="asks no sub-questions"):
         Tutor(PROBLEM, Solving(SolveSettings.parse({"solver": "cot"}), lm=pair["qa"]))
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        ("problem", None),
-        ("problem.question", 5),
-        ("problem.question", " "),
-        ("problem.context", 7),
-        ("problem.choices", [1, 2]),
-        ("problem.answer", 45),
-        ("steps", None),
-        ("steps", [{"question": "One?", "answer": "1.", "parent": 7, "by": ["student", "student"]}]),
-        ("steps", [{"question": "One?", "answer": "1.", "parent": 0, "by": ["cat", "student"]}]),
-        ("steps", [{"question": "One?", "answer": None, "parent": 0, "by": ["student", "student"]}]),
-        ("steps", [{"question": "One?", "answer": "1.", "parent": -1, "by": ["student", "student"]}]),
-        ("here", 3),
-        ("here", -1),
-        ("here", "x"),
-        ("trace", {"answer": 1}),
-        ("tokens", -5),
-        ("tokens", True),
-        ("problem.choices", "abc"),
-        ("problem.answer_type", "frob"),
-        ("problem.metadata", 5),
-    ],
-)
-def test_a_file_that_holds_no_session_is_refused(pair: dict[str, LM], tmp_path: Path, place: str, value: Any) -> None:
-    file = tmp_path / "s.json"
-    Tutor(PROBLEM, solving(pair)).save(file)
-    held = json.loads(file.read_text())
-    outer, _, inner = place.partition(".")
-    if inner:
-        held[outer][inner] = value
-    else:
-        held[outer] = value
-    file.write_text(json.dumps(held))
-    with pytest.raises(UserError, match=r"s\.json is no session that /save wrote"):
-        Tutor.load(file, solving(pair))
-
-
-@pytest.mark.parametrize(("place", "value"), [("steps", []), ("stop_reason", "frob")])
-def test_a_trace_of_another_path_is_refused(pair: dict[str, LM], tmp_path: Path, place: str, value: Any) -> None:
-    tutor = Tutor(PROBLEM, solving(pair))
-    put(tutor, "One?", "<<1+1=2>>2.")
-    text(tutor.conclude())
-    tutor.save(tmp_path / "s.json")
-    assert Tutor.load(tmp_path / "s.json", solving(pair)).concluded
-    held = json.loads((tmp_path / "s.json").read_text())
-    held["trace"][place] = value
-    (tmp_path / "s.json").write_text(json.dumps(held))
-    with pytest.raises(UserError, match=r"s\.json is no session that /save wrote"):
-        Tutor.load(tmp_path / "s.json", solving(pair))
-
-
-def test_a_long_session_is_kept(tmp_path: Path) -> None:
-    codec = Codec(byte_tokenizer("llama"))
-    whole = solving({place: ScriptedLM(codec, say, place) for place in ("qg", "qa")})
-    tutor = Tutor(PROBLEM, whole)
-    for number in range(1500):
-        put(tutor, f"{number}?", f"{number}.")
-    tutor.save(tmp_path / "s.json")
-    assert Tutor.load(tmp_path / "s.json", whole).steps == tutor.steps

@@ -19,6 +19,7 @@ from socratic.learner import Learner
 from socratic.report import visible
 from socratic.report.paint import complaint
 from socratic.report.problem import STOPPED
+from socratic.session_file import load_session, save_session
 from socratic.solving import Solving
 from socratic.store import expanded
 from socratic.tasks import draw_problem
@@ -407,12 +408,12 @@ class Desk:
     def save(self, name: str) -> None:
         """Keep the session, in a new file or over an older session."""
         path = _path(name, "/save")
-        self._tutor().save(path)
+        save_session(self._tutor(), path)
         self.screen.say("note", f"saved to {path}")
 
     def load(self, name: str) -> None:
         """Go on with a session that was kept."""
-        self._take(Tutor.load(_path(name, "/load"), self.solving))
+        self._take(load_session(_path(name, "/load"), self.solving))
         self.screen.show_problem(self._tutor().problem)
         self.tree()
         if self._tutor().final_answer is not None:
