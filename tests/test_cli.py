@@ -589,14 +589,17 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     judged = cli("compare", tmp_path / "run", "--steps")
     assert (judged.code, judged.err) == (0, "")
     assert "BLEU" in judged.out
-    report = cli("compare", tmp_path / "run", "--steps", "--json").json["steps"]
-    assert report[str(tmp_path / "run")]["token_f1"] is not None
+    assert "(problems)     3" in judged.out
+    found = cli("compare", tmp_path / "run", "--steps", "--json").json
+    assert found["steps"][str(tmp_path / "run")]["token_f1"] is not None
+    assert found["right_by_steps"][str(tmp_path / "run")] == {"1+": pytest.approx(1 / 3)}
     moved = chains.rename(tmp_path / "moved.jsonl")
     without = cli("compare", tmp_path / "run", "--steps", "--json")
     moved.rename(chains)
     assert without.code == 0
     assert "is judged without gold steps" in without.err
     assert without.json["steps"][str(tmp_path / "run")]["token_f1"] is None
+    assert "right_by_steps" not in without.json
 
 
 def test_a_run_remembers_the_columns_of_its_file(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _judged(
     Of the problems that all ``runs`` share.
     """
     from socratic.report.compare import restricted, run_names, shared_ids
-    from socratic.report.steps import judge, steps_table
+    from socratic.report.steps import by_length, judge, lengths_table, right_by_length, steps_table
     from socratic.report.taxonomy import asked, asked_tables, errors_table, first_errors, shares
 
     tables: list[Table] = []
@@ -95,6 +95,13 @@ def _judged(
         reports = {str(run.path): judge(run, gold) for run, gold in zip(runs, chains, strict=True)}
         tables.append(steps_table(dict(zip(run_names(runs), reports.values(), strict=True))))
         values["steps"] = {name: report.to_json() for name, report in reports.items()}
+        if gold := {id: chain for id, chain in chains[0].items() if id in ids}:
+            groups = by_length(gold)
+            rates = [right_by_length([run], groups) for run in runs]
+            tables.append(lengths_table(dict(zip(run_names(runs), rates, strict=True)), groups))
+            values["right_by_steps"] = {
+                str(run.path): dict(zip(groups, shares, strict=True)) for run, shares in zip(runs, rates, strict=True)
+            }
     if errors:
         named = list(zip(run_names(runs), runs, chains, strict=True))
         found = {name: first_errors(run, gold) for name, run, gold in named}

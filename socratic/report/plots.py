@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from socratic import stats
@@ -14,6 +13,7 @@ from socratic.evaluate import Run
 from socratic.report.compare import Comparison, Row, run_names
 from socratic.report.figures import COLOURS, Series, bars_figure, inline, label, panels_figure, points_figure, style
 from socratic.report.interventions import Effect
+from socratic.report.steps import by_length, right_by_length
 from socratic.report.tables import new_table, percent, text
 from socratic.report.training import Curve
 from socratic.types import Chain, Score, Trace
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-_FEW = 10  # problems
 _COSTS = (
     ("tokens", "decoded tokens a problem", "tokens_per_problem", "{:.0f}"),
     ("seconds", "seconds a problem", "seconds_per_problem", "{:.2f}"),
@@ -157,13 +156,10 @@ def _cost_plot(arms: Sequence[Arm], name: str, axis: str, metric: str | None, fo
 
 def _steps_plot(arms: Sequence[Arm], chains: Mapping[str, Chain]) -> Plot:
     """A panel an arm, since the intervals of several would hide each other."""
-    groups = _by_length(chains)
+    groups = by_length(chains)
     series, rows = [], []
     for arm in arms:
-        rates = [
-            fmean(score.correct for run in arm.runs for score in run.scores if score.problem_id in ids)
-            for ids in groups.values()
-        ]
+        rates = right_by_length(arm.runs, groups)
         bounds = [stats.wilson(rate * len(ids), len(ids)) for rate, ids in zip(rates, groups.values(), strict=True)]
         lows, highs = zip(*bounds, strict=True)
         for (length, ids), *shares in zip(groups.items(), rates, lows, highs, strict=True):
@@ -175,20 +171,6 @@ def _steps_plot(arms: Sequence[Arm], chains: Mapping[str, Chain]) -> Plot:
     note = "In brackets the number of problems; bars: 95 % Wilson intervals over them; grey: the other arms."
     columns = ("arm", "gold steps", "problems", "right, %", "low", "high")
     return Plot("gold-steps", title, note, columns, tuple(rows), figure)
-
-
-def _by_length(chains: Mapping[str, Chain]) -> dict[str, set[str]]:
-    """Problem ids by number of gold steps; the longest chains together where there are few of them."""
-    exact: dict[int, set[str]] = {}
-    for id, chain in chains.items():
-        exact.setdefault(len(chain.steps), set()).add(id)
-    lengths = sorted(exact)
-    joined = exact[lengths.pop()]
-    last = f"{max(exact)}"
-    while len(joined) < _FEW and lengths:
-        last = f"{lengths[-1]}+"
-        joined = joined | exact[lengths.pop()]
-    return {**{f"{length}": exact[length] for length in lengths}, last: joined}
 
 
 def _stops_plot(arms: Sequence[Arm]) -> Plot:

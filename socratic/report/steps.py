@@ -24,6 +24,7 @@ from socratic.numerals import digits, values
 from socratic.report.tables import new_table, percent, text
 from socratic.types import Chain, Problem, Step, Trace
 
+_FEW = 10  # problems
 _NOT_ASKING = ("cot", "answer", "zero-shot-cot", "few-shot-cot", "likelihood")
 
 
@@ -119,6 +120,35 @@ def steps_table(reports: Mapping[str, StepReport]) -> Table:
         shares = (r.token_f1, r.same_count, r.leaking, r.step_accuracy, r.wrong_arithmetic, r.unused_step)
         cells = [*("-" if share is None else percent(share) for share in (*shares, r.calculator_coverage))]
         made.add_row(text(name), "-" if r.bleu is None else f"{r.bleu:.1f}", *cells)
+    return made
+
+
+def by_length(chains: Mapping[str, Chain]) -> dict[str, set[str]]:
+    """Problem ids by number of gold steps; the longest chains together where there are few of them."""
+    exact: dict[int, set[str]] = {}
+    for id, chain in chains.items():
+        exact.setdefault(len(chain.steps), set()).add(id)
+    lengths = sorted(exact)
+    joined = exact[lengths.pop()]
+    last = f"{max(exact)}"
+    while len(joined) < _FEW and lengths:
+        last = f"{lengths[-1]}+"
+        joined = joined | exact[lengths.pop()]
+    return {**{f"{length}": exact[length] for length in lengths}, last: joined}
+
+
+def right_by_length(runs: Sequence[Run], groups: Mapping[str, set[str]]) -> list[float]:
+    """The share of samples that are right in all ``runs`` together, for each of the ``groups`` of `by_length`."""
+    scores = [score for run in runs for score in run.scores]
+    return [fmean(score.correct for score in scores if score.problem_id in ids) for ids in groups.values()]
+
+
+def lengths_table(rates: Mapping[str, Sequence[float]], groups: Mapping[str, set[str]]) -> Table:
+    """One row a run, one column a number of gold steps."""
+    made = new_table("Right answers by number of gold steps, in %", [*groups])
+    made.add_row("(problems)", *(f"{len(ids)}" for ids in groups.values()))
+    for name, shares in rates.items():
+        made.add_row(text(name), *map(percent, shares))
     return made
 
 

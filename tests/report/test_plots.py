@@ -11,7 +11,7 @@ import pytest
 from sample_runs import CHAINS, as_gold, chain_of_thought, gold_steps, make_page_of, make_run, said, slips
 
 from socratic.evaluate import Run
-from socratic.report import plots
+from socratic.report import plots, steps
 from socratic.report.figures import _spread
 from socratic.report.plots import Plot
 from socratic.report.report import write_plots
@@ -50,7 +50,7 @@ def test_accuracy_by_gold_steps_joins_the_longest_chains_where_they_are_few(foun
 
 
 def test_accuracy_is_given_for_each_number_of_gold_steps(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_FEW", 4)
+    monkeypatch.setattr(steps, "_FEW", 4)
     rows = plots_of(runs)["gold-steps"].rows
     assert [row[:4] for row in rows[:3]] == [(row[0], n, "4", "50.0") for row, n in zip(rows, "123", strict=False)]
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from socratic.evaluate import Run, load_run
 from socratic.evaluate import evaluate as run_evaluation
-from socratic.report.steps import has_unused_step, judge, step_accuracy, steps_table, token_f1
+from socratic.report.steps import (
+    by_length,
+    has_unused_step,
+    judge,
+    right_by_length,
+    step_accuracy,
+    steps_table,
+    token_f1,
+)
 from socratic.types import Chain, Problem, Step, Trace
 
 PROBLEM = Problem("p", "d", "test", "Ann has 3 boxes of 12 pens and gives 5 away. How many are left?", "31")
@@ -125,3 +134,17 @@ def test_an_unused_step_is_a_fault_of_numeric_answers_only(tmp_path: Path) -> No
     given = trace(Step("How much more is 3 than 2?", "1 more."), answer="yes")
     run_evaluation([problem], lambda jobs: iter([given]), tmp_path, {"solver": "iterative"})
     assert judge(load_run(tmp_path), {}).unused_step is None
+
+
+def test_right_answers_by_number_of_gold_steps(tmp_path: Path) -> None:
+    """Of 12 problems with one step half are right, of two with more none: these are too few for a column each."""
+    lengths = [1] * 12 + [2, 3]
+    chains = {f"{n}": replace(CHAIN, problem_id=f"{n}", steps=GOLD[:1] * length) for n, length in enumerate(lengths)}
+    traces = [replace(trace(*GOLD, answer="31" if n < 6 else "7"), problem_id=id) for n, id in enumerate(chains)]
+    asked = [replace(PROBLEM, id=id) for id in chains]
+    run_evaluation(asked, lambda jobs: iter(traces), tmp_path, {"solver": "iterative"})
+    run = load_run(tmp_path)
+    assert {length: len(ids) for length, ids in by_length(chains).items()} == {"1+": 14}
+    assert right_by_length([run, run], by_length(chains)) == [pytest.approx(6 / 14)]
+    groups = {"1": {f"{n}" for n in range(12)}, "2": {"12", "13"}}
+    assert right_by_length([run], groups) == [0.5, 0.0]
