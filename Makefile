@@ -32,6 +32,7 @@ docs: .venv/installed
 results: .venv/installed
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/replication.py
+	$(BIN)/python docs/plots.py
 
 # --clear: what was installed by hand or has left the lock must not stay behind and hide a missing pin.
 .venv/locked: requirements.lock

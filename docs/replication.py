@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -23,7 +23,7 @@ HEAD = """\
 # Published numbers and ours
 
 {count} published results, each with where it stands and how we know it: **checked** was read in the authors' own
-repository, saved outputs or abstract ({checked}), **recalled** is from memory of the paper and was not checked against
+repository, model card, saved outputs or abstract ({checked}), **recalled** is from memory of the paper and was not checked against
 it ({recalled}). Beside {ours} of them stands a result of ours with its 95 % interval; what differs between their
 setting and ours is said above the table. Settings, such as learning rates and sizes of data, are not listed.
 """
@@ -44,7 +44,10 @@ class Source(_Strict):
 
 
 class Ours(_Strict):
-    """A result of ours: a run with its ``metrics.json``, or an ``arm`` of one part of a ``comparison.json``."""
+    """A result of ours: a run with its ``metrics.json``, or an ``arm`` of one part of a ``comparison.json``.
+
+    ``run`` may be a pattern, such as ``test/cot-s?``: the runs of several seeds.
+    """
 
     folder: str
     run: str | None = None
@@ -81,6 +84,8 @@ class Group(_Strict):
 
     @model_validator(mode="after")
     def _says_what_differs(self) -> Group:
+        if self.status == "checked" and "not noted" in self.where:
+            raise ValueError("what was checked was read somewhere: say where")
         if (self.differences is None) != all(number.ours is None for number in self.numbers):
             raise ValueError("what differs is said where, and only where, a result of ours stands beside a number")
         return self
@@ -107,21 +112,25 @@ def read_ledger(path: Path = DOCS / "published.yaml") -> Ledger:
 def result(ours: Ours, results: Path = RESULTS) -> str:
     """What we measured, with its interval, problems and seeds; raises `ValueError` where there is no such result."""
     folder = results / ours.folder
-    place = folder / ours.run / "metrics.json" if ours.run else folder / "comparison.json"
-    if not place.is_file():
-        raise ValueError(f"{place} does not exist")
-    found: dict[str, Any] = json.loads(place.read_text("utf-8"))
-    seeds, metrics = 1, found
-    if ours.arm:
-        rows = {row["name"]: row for row in found.get(ours.of, {}).get("rows", ())}
+    if ours.run:
+        found = [json.loads(place.read_text("utf-8")) for place in sorted(folder.glob(f"{ours.run}/metrics.json"))]
+        if not found:
+            raise ValueError(f"{folder / ours.run} does not exist")
+        seeds = len(found)
+    else:
+        place = folder / "comparison.json"
+        rows = {row["name"]: row for row in json.loads(place.read_text("utf-8")).get(ours.of, {}).get("rows", ())}
         if ours.arm not in rows:
             raise ValueError(f"{place} has no arm {ours.arm} of {ours.of}")
-        seeds, metrics = len(rows[ours.arm]["runs"]), rows[ours.arm]["metrics"]
-    rate = metrics[ours.metric]
-    low, high = (f"{100 * rate[side]:.1f}" for side in ("low", "high"))
+        found = [rows[ours.arm]["metrics"]]
+        seeds = len(rows[ours.arm]["runs"])
+    shares = "; ".join(_share(metrics[ours.metric]) for metrics in found)
     link = f"[{ours.folder}/{ours.run or ours.arm}](../results/{ours.folder}/README.md)"
-    counted = f"{metrics['problems']:g} problems, {seeds} seed{'s' * (seeds > 1)}"
-    return f"{100 * rate['rate']:.1f} % [{low}, {high}], {counted}: {link}"
+    return f"{shares}, {found[0]['problems']:g} problems, {seeds} seed{'s' * (seeds > 1)}: {link}"
+
+
+def _share(rate: dict[str, float]) -> str:
+    return f"{100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
 def page(ledger: Ledger, results: Path = RESULTS) -> str:

@@ -69,6 +69,10 @@ def test_a_number_without_source_status_or_difference_is_refused(raw: Any) -> No
         bad["results"][0][key] = value
         with pytest.raises(ValidationError):
             replication.Ledger.model_validate(bad)
+    unread = copy.deepcopy(raw)
+    unread["results"][0]["where"] = "not noted"  # of what was checked
+    with pytest.raises(ValidationError, match="say where"):
+        replication.Ledger.model_validate(unread)
     for key in ("source", "status", "where"):
         bad = copy.deepcopy(raw)
         del bad["results"][0][key]
@@ -84,6 +88,12 @@ def test_a_result_of_ours_comes_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "own" / "comparison.json").write_text(json.dumps({"test, calculator on": {"rows": rows}}))
     single = replication.result(replication.Ours(folder="own", run="run"), tmp_path)
     assert single.startswith("25.0 % [20.0, 30.0], 40 problems, 1 seed:")
+    (tmp_path / "own" / "ran").mkdir()
+    (tmp_path / "own" / "ran" / "metrics.json").write_text(
+        json.dumps({"problems": 40, "correct": {**rate, "rate": 0.22}})
+    )
+    both = replication.result(replication.Ours(folder="own", run="r?n"), tmp_path)
+    assert both.startswith("22.0 % [20.0, 30.0]; 25.0 % [20.0, 30.0], 40 problems, 2 seeds:")
     several = replication.result(replication.Ours(folder="own", arm="pair", metric="strict"), tmp_path)
     assert "40 problems, 2 seeds" in several
     for missing in ({"run": "other"}, {"arm": "other"}):

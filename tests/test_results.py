@@ -10,8 +10,10 @@ from conftest import CHECKOUT
 from test_replication import load
 
 from socratic.evaluate import load_run
+from socratic.report.tables import points
 
 tables = load("tables")
+plots = load("plots")
 KEPT = sorted(path.parent for path in (CHECKOUT / "results").glob("**/traces.jsonl.gz"))
 
 
@@ -35,3 +37,11 @@ def test_a_table_may_be_the_rest_of_what_is_printed() -> None:
     assert tables.printed(f"data list | from {last}") == f"{last}\n"
     with pytest.raises(ValueError, match="no table"):
         tables.printed("data list | from Nothing of the kind")
+
+
+def test_what_is_plotted_stands_in_the_tables(data_dir: Path) -> None:
+    printed = "".join(page.read_text("utf-8") for page in tables.pages())
+    for label, seeds, *shares in plots.differences():
+        assert seeds, label
+        if not label.startswith("stories"):  # of which no traces are kept
+            assert points(*(share / 100 for share in shares)) in printed, f"{label}: run make results"
