@@ -132,7 +132,10 @@ def _made(kind: Kind, chain: Chain, copies: int, seed: int, count: Counter[str])
     try:
         if kind == "prefix":
             for made in prefixes(chain):
-                yield _from(chain, made, f"prefix-{len(made.steps)}")
+                if isinstance(made, str):
+                    count[made] += 1
+                else:
+                    yield _from(chain, made, f"prefix-{len(made.steps)}")
         else:
             draws = (random.Random(f"{seed}|{chain.problem_id}|{chain.sample}|{copy}") for copy in range(copies))
             for copy, made in enumerate(vary(chain, draws)):

@@ -35,13 +35,13 @@ _NO_UNIT = re.compile(r"\W*(?:[a-z]+ly|in|at|on|for|from|by|to|of|after|before|w
 _IN_MONEY = re.compile(r"\b(?:dollars?|cents?|money|bucks?|\$)", re.IGNORECASE)
 
 
-def prefixes(chain: Chain) -> Iterator[Chain]:
+def prefixes(chain: Chain) -> Iterator[Chain | str]:
     """A problem for each step but the last: what is told stays, the step's question is asked, its result the answer.
 
-    A condition in the final question (``If each costs $2, how many …``) is told too. Steps give none whose question
-    and answer do not fit each other (see `_fits`), or that ask what the problem asks, or tell their own result. Raises
-    `Impossible` for a chain without sub-questions, or whose problem does not end in a question, or ends in one with a
-    condition that cannot be kept (``How many … if each costs $2?``).
+    A condition in the final question (``If each costs $2, how many …``) is told too. Of a step whose question and
+    answer do not fit each other (see `_fits`), or that asks what the problem asks, or tells its own result, it is the
+    reason instead. Raises `Impossible` for a chain without sub-questions, or whose problem does not end in a question,
+    or ends in one with a condition that cannot be kept (``How many … if each costs $2?``).
     """
     *told, last = _SENTENCE_END.split(chain.question.strip())
     if not last.rstrip("\"”'").endswith("?"):
@@ -55,14 +55,20 @@ def prefixes(chain: Chain) -> Iterator[Chain]:
     for number, step in enumerate(chain.steps[:-1], start=1):
         asked = step.question.strip()
         answer = _result(step)
-        is_asked = " ".join(words(asked)) in " ".join(words(chain.question))
-        if answer is None or not asked.endswith("?") or is_asked or not _fits(step):
-            continue
-        if not values(answer).isdisjoint(values(asked)) or (kept and not _ASKING.match(asked)):
-            continue
-        asked = f"{kept} {asked[0].lower()}{asked[1:]}" if kept else asked
-        question = " ".join([*told, asked])
-        yield replace(chain, question=question, answer=answer, final_answer=answer, steps=chain.steps[:number])
+        if answer is None:
+            yield "unclear_result"
+        elif not asked.endswith("?") or (kept and not _ASKING.match(asked)):
+            yield "no_question"
+        elif " ".join(words(asked)) in " ".join(words(chain.question)):
+            yield "asked_already"
+        elif not values(answer).isdisjoint(values(asked)):
+            yield "result_told"
+        elif not _fits(step):
+            yield "unfit_answer"
+        else:
+            asked = f"{kept} {asked[0].lower()}{asked[1:]}" if kept else asked
+            question = " ".join([*told, asked])
+            yield replace(chain, question=question, answer=answer, final_answer=answer, steps=chain.steps[:number])
 
 
 def _result(step: Step) -> str | None:

@@ -73,6 +73,7 @@ def test_what_stands_in_dev_or_test_is_not_made_again() -> None:
 
 def test_a_problem_is_made_once_and_must_pass_curation() -> None:
     (new,) = prefixes(PENS)
+    assert isinstance(new, Chain)
     twice = augment([PENS, replace(PENS, sample=1), new], ["prefix"], [])
     assert twice.counts["prefix"] == {"duplicate": 2}
     odd = replace(PENS, steps=(replace(PENS.steps[0], answer="She has 17+19=<<17+19=36>>36 pens."), PENS.steps[1]))
