@@ -25,7 +25,8 @@ HEAD = """\
 {count} published results, each with where it stands and how we know it: **checked** was read in the authors' own
 repository, model card, saved outputs or abstract ({checked}), **recalled** is from memory of the paper and was not
 checked against it ({recalled}). Beside {ours} of them stands a result of ours with its 95 % interval; what differs
-between their setting and ours is said above the table. Settings, such as learning rates and sizes of data, are not listed.
+between their setting and ours is said above the table. Settings, such as learning rates and sizes of data, are not
+listed.
 """
 _CITED = re.compile(r"et al\.|arxiv|\brecalled\b|\b\d{4}\.\d{5}\b", re.IGNORECASE)
 _PRINTED = re.compile(r"(?<![\d.,])(-?\d+(?:\.\d+)?)\s?(?:%|points\b)")
