@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible, vary
-from socratic.calculator import disagreements, holds, marks, prose, without_marks
+from socratic.calculator import disagreements, goes_on, holds, marks, prose, without_marks
 from socratic.curate import check
 from socratic.numerals import NUMBER
 from socratic.tasks import TASKS, in_dev, load_chains, load_problems
@@ -157,7 +157,7 @@ def with_marks(chain: Chain) -> Chain:
 
 def _marked(answer: str) -> str:
     for found in reversed([*prose(answer)]):
-        if not holds(found):
+        if not holds(found) or goes_on(answer, found):
             continue
         *_, number = NUMBER.finditer(answer, found.start, found.end)
         answer = f"{answer[: number.start()]}<<{found.expr.replace(' ', '')}={found.result}>>{answer[number.start() :]}"

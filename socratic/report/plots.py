@@ -168,9 +168,7 @@ def _steps_plot(arms: Sequence[Arm], chains: Mapping[str, Chain]) -> Plot:
         series.append(Series(arm.row.name, arm.place, range(len(groups)), ys, below, above))
     title = "Right answers by number of gold steps"
     figure = panels_figure(title, "right, %", series, [f"{length}\n{len(ids)}" for length, ids in groups.items()])
-    note = (
-        "Below the steps the number of problems; bars: 95 % Wilson intervals over them; grey: the other arms."
-    )
+    note = "Below the steps the number of problems; bars: 95 % Wilson intervals over them; grey: the other arms."
     columns = ("arm", "gold steps", "problems", "right, %", "low", "high")
     return Plot("gold-steps", title, note, columns, tuple(rows), figure)
 
