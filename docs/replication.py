@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import yaml
@@ -84,9 +85,13 @@ class Group(_Strict):
     numbers: tuple[Number, ...]
 
     @model_validator(mode="after")
-    def _says_what_differs(self) -> Group:
+    def _says_where(self) -> Group:
         if self.status == "checked" and "not noted" in self.where:
             raise ValueError("what was checked was read somewhere: say where")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_differs(self) -> Group:
         if (self.differences is None) != all(number.ours is None for number in self.numbers):
             raise ValueError("what differs is said where, and only where, a result of ours stands beside a number")
         return self
@@ -116,7 +121,7 @@ def result(ours: Ours, results: Path = RESULTS) -> str:
     if ours.run:
         found = [json.loads(place.read_text("utf-8")) for place in sorted(folder.glob(f"{ours.run}/metrics.json"))]
         if not found:
-            raise ValueError(f"{folder / ours.run} does not exist")
+            raise ValueError(f"no run is at {folder / ours.run}")
         seeds = len(found)
     else:
         place = folder / "comparison.json"
@@ -125,7 +130,10 @@ def result(ours: Ours, results: Path = RESULTS) -> str:
             raise ValueError(f"{place} has no arm {ours.arm} of {ours.of}")
         found = [rows[ours.arm]["metrics"]]
         seeds = len(rows[ours.arm]["runs"])
-    shares = "; ".join(_share(metrics[ours.metric]) for metrics in found)
+    rates = [metrics[ours.metric] for metrics in found]
+    shares = "; ".join(map(_share, rates))
+    if len(found) > 1:
+        shares = f"{100 * fmean(rate['rate'] for rate in rates):.1f} % on average: {shares}"
     link = f"[{ours.folder}/{ours.run or ours.arm}](../results/{ours.folder}/README.md)"
     return f"{shares}, {found[0]['problems']:g} problems, {seeds} seed{'s' * (seeds > 1)}: {link}"
 

@@ -207,7 +207,7 @@ def checked(text: str) -> Iterator[tuple[Mark, bool]]:
     for found in prose(text):
         before = text[max(0, found.start - _LOOK_BACK) : found.start]
         value = _value(found.expr)
-        if value is not None and not _BEFORE.search(before) and not goes_on(text, found):
+        if value is not None and not _BEFORE.search(before) and not result_continues(text, found):
             yield found, agrees(found.result, value) or holds(_by_fraction(found))
 
 
@@ -227,11 +227,11 @@ def last_result(text: str) -> str | None:
     if text.startswith("<<", last.start):
         behind = _BEHIND.match(text, last.end)
         return behind[1] if behind else last.result
-    return None if goes_on(text, last) else last.result
+    return None if result_continues(text, last) else last.result
 
 
-def goes_on(text: str, found: Mark) -> bool:
-    """Whether the result of a calculation in prose is only a part of what is written, or in cents of dollars."""
+def result_continues(text: str, found: Mark) -> bool:
+    """Whether what `prose` found in ``text`` ends in a part of its result, as in ``3/6 = 1/2``, or in cents of dollars."""
     is_in_cents = "$" in text[found.start : found.end] and _CENTS.match(text, found.end)
     return bool(is_in_cents or _AFTER.match(text, found.end))
 

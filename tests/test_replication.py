@@ -93,11 +93,11 @@ def test_a_result_of_ours_comes_from_its_folder(tmp_path: Path) -> None:
         json.dumps({"problems": 40, "correct": {**rate, "rate": 0.22}})
     )
     both = replication.result(replication.Ours(folder="own", run="r?n"), tmp_path)
-    assert both.startswith("22.0 % [20.0, 30.0]; 25.0 % [20.0, 30.0], 40 problems, 2 seeds:")
+    assert both.startswith("23.5 % on average: 22.0 % [20.0, 30.0]; 25.0 % [20.0, 30.0], 40 problems, 2 seeds:")
     several = replication.result(replication.Ours(folder="own", arm="pair", metric="strict"), tmp_path)
     assert "40 problems, 2 seeds" in several
     for missing in ({"run": "other"}, {"arm": "other"}):
-        with pytest.raises(ValueError, match=r"does not exist|no arm"):
+        with pytest.raises(ValueError, match=r"no run|no arm"):
             replication.result(replication.Ours(folder="own", **missing), tmp_path)
     with pytest.raises(ValidationError):
         replication.Ours(folder="own")

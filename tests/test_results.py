@@ -42,6 +42,6 @@ def test_a_table_may_be_the_rest_of_what_is_printed() -> None:
 def test_what_is_plotted_stands_in_the_tables(data_dir: Path) -> None:
     printed = "".join(page.read_text("utf-8") for page in tables.pages())
     for label, seeds, *shares in plots.differences():
-        assert seeds, label
+        assert seeds in (1, 2, 3), label
         if not label.startswith("stories"):  # of which no traces are kept
             assert points(*(share / 100 for share in shares)) in printed, f"{label}: run make results"

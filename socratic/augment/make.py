@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,14 @@ from typing import Literal, get_args
 
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible, vary
-from socratic.calculator import disagreements, goes_on, holds, marks, prose, without_marks
+from socratic.calculator import disagreements, holds, marks, prose, result_continues, without_marks
 from socratic.curate import check
 from socratic.numerals import NUMBER
 from socratic.tasks import TASKS, in_dev, load_chains, load_problems
 from socratic.tasks.overlap import words
 from socratic.types import Chain, Problem, Step, UserError
+
+_JOINED = re.compile(r"[-+*/x×÷–:] *$")
 
 Kind = Literal["marks", "prefix", "vary", "bare"]
 """In the order to be done in: what has marks can be varied, and bare sub-answers come last."""
@@ -31,7 +34,10 @@ Kind = Literal["marks", "prefix", "vary", "bare"]
 
 @dataclass
 class Augmented:
-    """``chains``, old and new, and of each kind how many were ``made``, and how many not for which reason."""
+    """``chains``, old and new, and of each kind how many were ``made``, and how many not for which reason.
+
+    Counted are problems, but for reasons against a whole chain: these count chains.
+    """
 
     chains: list[Chain]
     counts: dict[Kind, Counter[str]] = field(default_factory=dict)
@@ -147,6 +153,7 @@ def _made(kind: Kind, chain: Chain, copies: int, seed: int, count: Counter[str])
 def with_marks(chain: Chain) -> Chain:
     """Right calculations in the prose of sub-answers marked for the calculator: ``3 x 4 = <<3*4=12>>12``.
 
+    Unmarked stay those that are a part of what is written, as in ``3/6 = 1/2``, ``4+3 = 7:00`` and ``12 – 5 - 3 = 2``.
     Raises `Impossible` where there is none to mark.
     """
     steps = tuple(replace(step, answer=_marked(step.answer)) for step in chain.steps)
@@ -157,7 +164,7 @@ def with_marks(chain: Chain) -> Chain:
 
 def _marked(answer: str) -> str:
     for found in reversed([*prose(answer)]):
-        if not holds(found) or goes_on(answer, found):
+        if not holds(found) or result_continues(answer, found) or _JOINED.search(answer, 0, found.start):
             continue
         *_, number = NUMBER.finditer(answer, found.start, found.end)
         answer = f"{answer[: number.start()]}<<{found.expr.replace(' ', '')}={found.result}>>{answer[number.start() :]}"

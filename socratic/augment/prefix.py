@@ -38,10 +38,11 @@ _IN_MONEY = re.compile(r"\b(?:dollars?|cents?|money|bucks?|\$)", re.IGNORECASE)
 def prefixes(chain: Chain) -> Iterator[Chain | str]:
     """A problem for each step but the last: what is told stays, the step's question is asked, its result the answer.
 
-    A condition in the final question (``If each costs $2, how many …``) is told too. Of a step whose question and
-    answer do not fit each other (see `_fits`), or that asks what the problem asks, or tells its own result, it is the
-    reason instead. Raises `Impossible` for a chain without sub-questions, or whose problem does not end in a question,
-    or ends in one with a condition that cannot be kept (``How many … if each costs $2?``).
+    A condition in the final question (``If each costs $2, how many …``) is told too. For a step that makes no problem
+    its reason takes the place: ``unclear_result`` (see `_result`), ``no_question`` where the sub-question cannot take
+    the final one's place, ``asked_already`` in the problem, ``result_told`` in the sub-question, ``unfit_answer`` (see
+    `_fits`). Raises `Impossible` for a chain without sub-questions, or whose problem does not end in a question, or
+    ends in one with a condition that cannot be kept (``How many … if each costs $2?``).
     """
     *told, last = _SENTENCE_END.split(chain.question.strip())
     if not last.rstrip("\"”'").endswith("?"):

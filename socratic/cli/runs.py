@@ -100,7 +100,7 @@ def _judged(
             rates = [right_by_length([run], groups) for run in runs]
             tables.append(lengths_table(dict(zip(run_names(runs), rates, strict=True)), groups))
             values["right_by_steps"] = {
-                str(run.path): dict(zip(groups, shares, strict=True)) for run, shares in zip(runs, rates, strict=True)
+                str(run.path): dict(zip(groups, found, strict=True)) for run, found in zip(runs, rates, strict=True)
             }
     if errors:
         named = list(zip(run_names(runs), runs, chains, strict=True))

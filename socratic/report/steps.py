@@ -124,7 +124,7 @@ def steps_table(reports: Mapping[str, StepReport]) -> Table:
 
 
 def by_length(chains: Mapping[str, Chain]) -> dict[str, set[str]]:
-    """Problem ids by number of gold steps; the longest chains together where there are few of them."""
+    """Problem ids by number of gold steps; the longest chains are joined until there are 10. ``chains`` has some."""
     exact: dict[int, set[str]] = {}
     for id, chain in chains.items():
         exact.setdefault(len(chain.steps), set()).add(id)
@@ -138,7 +138,7 @@ def by_length(chains: Mapping[str, Chain]) -> dict[str, set[str]]:
 
 
 def right_by_length(runs: Sequence[Run], groups: Mapping[str, set[str]]) -> list[float]:
-    """The share of samples that are right in all ``runs`` together, for each of the ``groups`` of `by_length`."""
+    """Of each of the ``groups`` of `by_length` the share in [0, 1] of samples that are right, in all ``runs`` together."""
     scores = [score for run in runs for score in run.scores]
     return [fmean(score.correct for score in scores if score.problem_id in ids) for ids in groups.values()]
 

@@ -46,7 +46,9 @@ def test_right_calculations_in_prose_are_marked(answer: str, marked: str) -> Non
     assert with_marks(chain).steps[0].answer == marked
 
 
-@pytest.mark.parametrize("answer", ["3 x 12 = 37", "10% + 5% = 15%", "36 pens", "3*12=<<3*12=36>>36", "3/6=1/2 hours"])
+@pytest.mark.parametrize(
+    "answer", ["3 x 12 = 37", "10% + 5% = 15%", "36 pens", "3*12=<<3*12=36>>36", "3/6=1/2 h", "4+3=7:00", "12 – 5-3=2"]
+)
 def test_nothing_else_is_marked(answer: str) -> None:
     with pytest.raises(Impossible, match="nothing_to_mark"):
         with_marks(replace(PENS, steps=(Step("How many?", answer),)))

@@ -31,25 +31,25 @@ def test_a_prefix_problem_keeps_what_is_told_and_asks_a_sub_question() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "reason"),
     [
-        "Ann has 36 pens.",
-        "Ann has <<3*12=36>>36 pens in 3 boxes.",
-        "Ann has <<3*12=36>>37 pens.",
-        "Ann has <<3*12=35>>35 pens.",
-        "Ann has <<x=36>>36 pens.",
-        "Ann has <<3*12=36>>36 pens more than Ben.",
-        "Ann has <<3*12=36>>36 pens in each.",
-        "Ann has <<3*12=36>>36 dozen pens.",
-        "Ann has $<<3*12=36>>36.",
-        "Ann has <<+36=36>>36 pens.",
-        "Ann has <<3+12=15>>15 and <<3*12=36>>36 pens.",
-        "The difference is <<3*12=36>>36 pens.",
-        "Ann writes <<3*12=36>>36 letters.",
+        ("Ann has 36 pens.", "unclear_result"),
+        ("Ann has <<3*12=36>>36 pens in 3 boxes.", "unclear_result"),
+        ("Ann has <<3*12=36>>37 pens.", "unclear_result"),
+        ("Ann has <<3*12=35>>35 pens.", "unclear_result"),
+        ("Ann has <<x=36>>36 pens.", "unclear_result"),
+        ("Ann has <<+36=36>>36 pens.", "unclear_result"),
+        ("Ann has <<3+12=15>>15 and <<3*12=36>>36 pens.", "unclear_result"),
+        ("Ann has <<3*12=36>>36 pens more than Ben.", "unfit_answer"),
+        ("Ann has <<3*12=36>>36 pens in each.", "unfit_answer"),
+        ("Ann has <<3*12=36>>36 dozen pens.", "unfit_answer"),
+        ("Ann has $<<3*12=36>>36.", "unfit_answer"),
+        ("The difference is <<3*12=36>>36 pens.", "unfit_answer"),
+        ("Ann writes <<3*12=36>>36 letters.", "unfit_answer"),
     ],
 )
-def test_a_step_whose_result_is_in_doubt_gives_no_problem(answer: str) -> None:
-    assert [*prefixes(with_step(PENS.steps[0].question, answer))] in (["unclear_result"], ["unfit_answer"])
+def test_a_step_whose_result_is_in_doubt_gives_no_problem(answer: str, reason: str) -> None:
+    assert [*prefixes(with_step(PENS.steps[0].question, answer))] == [reason]
 
 
 def test_only_what_is_told_of_a_final_question_stays() -> None:
@@ -79,14 +79,13 @@ def test_chains_without_prefix_problems_say_why(chain: Chain, reason: str) -> No
         ("How many pens are in each box?", "A box has <<3*12=36>>36 pens.", True),
         ("How many pens does she write with a month?", "She needs <<3*12=36>>36 pens/month.", False),
         ("How much does she earn each month?", "She earns $<<3*12=36>>36/month.", True),
-        ("How many pens has she?", "That is <<3*12=36>>36, since 12 pens are in a box.", False),
         ("How many dollars has she?", "She has $<<3*12=36>>36 dollars.", True),
         ("How much less is it?", "It is <<3*12=36>>36 less.", True),
     ],
 )
 def test_question_and_answer_have_to_fit(question: str, answer: str, fits: bool) -> None:
     (made,) = prefixes(with_step(question, answer))
-    assert isinstance(made, Chain) == fits
+    assert isinstance(made, Chain) if fits else made == "unfit_answer"
 
 
 @pytest.mark.parametrize(
