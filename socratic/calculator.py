@@ -231,7 +231,7 @@ def last_result(text: str) -> str | None:
 
 
 def result_continues(text: str, found: Mark) -> bool:
-    """Whether what `prose` found in ``text`` ends in a part of its result, as in ``3/6 = 1/2``, or in cents of dollars."""
+    """Whether what `prose` found ends in a part of its result, as in ``3/6 = 1/2``, or in cents of dollars."""
     is_in_cents = "$" in text[found.start : found.end] and _CENTS.match(text, found.end)
     return bool(is_in_cents or _AFTER.match(text, found.end))
 

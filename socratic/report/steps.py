@@ -138,7 +138,7 @@ def by_length(chains: Mapping[str, Chain]) -> dict[str, set[str]]:
 
 
 def right_by_length(runs: Sequence[Run], groups: Mapping[str, set[str]]) -> list[float]:
-    """Of each of the ``groups`` of `by_length` the share in [0, 1] of samples that are right, in all ``runs`` together."""
+    """Of each of the ``groups`` of `by_length` the share in [0, 1] of samples that are right, over all ``runs``."""
     scores = [score for run in runs for score in run.scores]
     return [fmean(score.correct for score in scores if score.problem_id in ids) for ids in groups.values()]
 
