@@ -25,6 +25,7 @@ Reason = Literal[
     "empty_question",
     "empty_answer",
     "wrong_answer",
+    "special_token",
     "wrong_mark",
     "repeated_question",
     "unfounded_number",
@@ -39,6 +40,7 @@ By = Literal["all", "answer"]
 _BY_ANSWER: tuple[Reason, ...] = ("no_steps", "empty_question", "empty_answer", "wrong_answer")
 """The reasons that count then: of the first three nothing can be learned."""
 
+_SPECIAL = re.compile(r"<?\|\w+\|>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>")
 _PART = re.compile(rf"{NUMBER.pattern}|\S")
 _WHOLE = (0, 1, 2, 3, 4, 5, 7, 10, 12, 16, 24, 30, 52, 60, 100, 360, 365, 1000, 3600)
 _SHARES = ("1/2", "1/4", "3/4", "1/10", "1/100")
@@ -97,6 +99,8 @@ def _faults(chain: Chain) -> Iterator[Reason]:
     final = f"#### {chain.final_answer}" if chain.final_answer else ""
     if not score(final, chain.answer, chain.answer_type, chain.metadata.get("choices")).strict:
         yield "wrong_answer"
+    if any(_SPECIAL.search(f"{step.question}\n{step.answer}") for step in steps):
+        yield "special_token"
     if any(_has_wrong_mark(step.answer) for step in steps):
         yield "wrong_mark"
     if is_stepwise and len(set(asked)) < len(asked):

@@ -50,6 +50,8 @@ def with_step(place: int, **changed: str) -> Chain:
         (with_step(0, answer="Ann has 36 pens."), None),  # one operation from what is known
         (with_step(0, answer="Ann has 3 x 12 = 36 pens."), None),
         (with_step(0, answer="Ann has 3 x 12 = 38 pens."), "unfounded_number"),
+        (with_step(0, question="How many pens has Ann|endoftext|>|endoftext|>"), "special_token"),
+        (with_step(0, answer="Ann has <<3*12=36>>36 pens.<|im_end|>"), "special_token"),
         (with_step(0, answer="Ann has <<pens=36>>36 pens."), "wrong_mark"),
         (with_step(0, answer="Ann has <<3*12=36 pens."), "wrong_mark"),
         (with_step(0, answer="Ann has <<1/0=36>>36 pens."), "wrong_mark"),
