@@ -46,12 +46,12 @@ def differences() -> Iterator[Difference]:
         folders = [sorted(RESULTS.glob(place.format(arm))) for arm in ("cot", "iterative")]
         found = compare([load_run(folder) for arm in folders for folder in arm], common=False)
         [pair] = found.pairs
-        yield label, len(folders[0]), *(100 * share for share in (pair.difference, pair.low, pair.high))
+        yield label, len(folders[0]), 100 * pair.difference, 100 * pair.low, 100 * pair.high
     printed = (RESULTS / "demo" / "three-seeds.txt").read_text("utf-8")  # of the demo no traces are kept
     for split, label in _DEMO.items():
-        found_there = _DIFFERENCE.search(printed, printed.index(f"\n{split}:\n"))
-        assert found_there, split
-        yield label, 3, *map(float, found_there.groups())
+        line = _DIFFERENCE.search(printed, printed.index(f"\n{split}:\n"))
+        assert line, split
+        yield label, 3, float(line[1]), float(line[2]), float(line[3])
 
 
 def draw(rows: list[Difference]) -> Figure:
