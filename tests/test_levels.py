@@ -36,7 +36,7 @@ LEVELS: list[set[str]] = [
     {"recipe"},
     {"recipe_file", "stages", "tutor"},
     {"pipeline"},
-    {"demo", "demo_real", "learner"},
+    {"demo", "demo_real", "learner", "session_file"},
     {"cli"},
     {"__main__"},
 ]
