@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from socratic.cli.runs import gold_chains
 from socratic.evaluate import load_run
 from socratic.report.compare import compare
-from socratic.report.figures import style
+from socratic.report.figures import COLOURS, style
 from socratic.report.report import make_report
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def differences() -> Iterator[Difference]:
     """What, how many seeds, the pair minus chain of thought in points of accuracy, and its 95 % interval."""
     for label, place in PAIRS.items():
         folders = [sorted(RESULTS.glob(place.format(arm))) for arm in ("cot", "iterative")]
-        found = compare([load_run(folder) for arm in folders for folder in arm], common=False)
+        found = compare([load_run(folder) for arm in folders for folder in arm])
         [pair] = found.pairs
         yield label, len(folders[0]), 100 * pair.difference, 100 * pair.low, 100 * pair.high
     printed = (RESULTS / "demo" / "three-seeds.txt").read_text("utf-8")  # of the demo no traces are kept
@@ -61,7 +61,7 @@ def draw(rows: list[Difference]) -> Figure:
     figure = Figure(figsize=(6.0, 0.7 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, _, difference, low, high) in enumerate(rows):
-        colour = "#d55e00" if high < 0 else "#0072b2" if low > 0 else "#6e6e6e"
+        colour = COLOURS[1 if high < 0 else 0 if low > 0 else -1]
         axes.errorbar(difference, place, xerr=[[difference - low], [high - difference]], fmt="o", color=colour)
     axes.axvline(0, color="#010101", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{label} ({seeds})" for label, seeds, *_ in rows])
@@ -76,6 +76,6 @@ if __name__ == "__main__":
         draw([*differences()]).savefig(DOCS / "differences.png", metadata={"Software": None})
     gsm8k = RESULTS / "gsm8k-smollm2"
     runs = [load_run(folder) for arm in ("cot", "iterative") for folder in sorted(gsm8k.glob(f"test/{arm}-s?"))]
-    report = make_report(runs, compare(runs, common=False), gold_chains(runs[0], os.environ.get("SOCRATIC_DATA")))
+    report = make_report(runs, compare(runs), gold_chains(runs[0], os.environ.get("SOCRATIC_DATA")))
     [steps] = [plot for plot in report.plots if plot.name == "gold-steps"]  # which there is where gold is found
     (gsm8k / "gold-steps.png").write_bytes(steps.png())

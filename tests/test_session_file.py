@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tutor import PROBLEM, put, say, solving, text
+from test_tutor import PROBLEM, pair, put, say, solving, text
 from tiny import byte_tokenizer
 
+from socratic.lm.base import LM
 from socratic.lm.scripted import ScriptedLM
 from socratic.session_file import load_session, save_session
 from socratic.solving import Solving
 from socratic.tokens import Codec
 from socratic.tutor import Tutor
 from socratic.types import UserError
+
+__all__ = ["pair"]
 
 
 @pytest.fixture
@@ -22,22 +25,22 @@ def whole() -> Solving:
     return solving({place: ScriptedLM(codec, say, place) for place in ("qg", "qa")})
 
 
-def test_a_session_is_kept_whole(whole: Solving, tmp_path: Path) -> None:
-    tutor = Tutor(PROBLEM, whole)
+def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
+    tutor = Tutor(PROBLEM, solving(pair))
     put(tutor, "One?", "<<1+1=3>>3.")
     first = tutor.here
     put(tutor, "Two?", "2.")
     tutor.go(first)
     put(tutor, "Other?", "Ünï\x1b[31m")
     save_session(tutor, tmp_path / "s.json")
-    again = load_session(tmp_path / "s.json", whole)
+    again = load_session(tmp_path / "s.json", solving(pair))
     assert again.steps == tutor.steps
     assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]  # type: ignore[union-attr]
     assert again.here.asked_by == "person"
     assert text(again.ask()) == text(tutor.ask())
     (tmp_path / "other.json").write_text('{"problem": 3}')
     with pytest.raises(UserError, match="is no session that /save wrote"):
-        load_session(tmp_path / "other.json", whole)
+        load_session(tmp_path / "other.json", solving(pair))
 
 
 @pytest.mark.parametrize(

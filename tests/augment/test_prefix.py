@@ -40,6 +40,7 @@ def test_a_prefix_problem_keeps_what_is_told_and_asks_a_sub_question() -> None:
         ("Ann has <<x=36>>36 pens.", "unclear_result"),
         ("Ann has <<+36=36>>36 pens.", "unclear_result"),
         ("Ann has <<3+12=15>>15 and <<3*12=36>>36 pens.", "unclear_result"),
+        ("That is <<3*12=36>>36, since 12 pens are in a box.", "unclear_result"),
         ("Ann has <<3*12=36>>36 pens more than Ben.", "unfit_answer"),
         ("Ann has <<3*12=36>>36 pens in each.", "unfit_answer"),
         ("Ann has <<3*12=36>>36 dozen pens.", "unfit_answer"),
