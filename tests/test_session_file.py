@@ -35,7 +35,8 @@ def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
     save_session(tutor, tmp_path / "s.json")
     again = load_session(tmp_path / "s.json", solving(pair))
     assert again.steps == tutor.steps
-    assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]  # type: ignore[union-attr]
+    assert again.here.parent is not None
+    assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]
     assert again.here.asked_by == "person"
     assert text(again.ask()) == text(tutor.ask())
     (tmp_path / "other.json").write_text('{"problem": 3}')
