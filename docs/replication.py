@@ -30,7 +30,8 @@ between their setting and ours is said above the table. Settings, such as learni
 listed.
 """
 _CITED = re.compile(r"et al\.|arxiv|\brecalled\b|\b\d{4}\.\d{5}\b", re.IGNORECASE)
-_PRINTED = re.compile(r"(?<![\d.,])(-?\d+(?:\.\d+)?)\s?(?:%|points\b)")
+_PRINTED = re.compile(r"(?<![\d.,])(-?\d+(?:\.\d+)?)(?=\s?(?:%|points\b))|(?<![\w.])(0?\.\d{2,3})\b")
+_CELL = re.compile(r"(?<![\w.])(-?\d*\.\d+)(?![\w.])")
 
 
 class _Strict(BaseModel):
@@ -174,19 +175,24 @@ def _group(group: Group, results: Path) -> Iterator[str]:
 
 
 def unledgered(text: str, ledger: Ledger) -> list[str]:
-    """Per cents and points that a page prints beside a citation and that are no value of the ledger, with the place.
+    """Numbers that a page prints beside a citation and that are no value of the ledger, with the place.
 
     A paragraph, an item of a list or a row of a table is beside a citation where it has "et al.", an arXiv number or
-    the word "recalled".
+    the word "recalled"; what is looked up there are per cents, points and shares such as .508. A table's rows are so too
+    where the paragraph before them is and ends in a colon: there every decimal number is looked up.
     """
     values = {number.value for group in ledger.results for number in group.numbers}
-    return [
-        f"{printed} in {part[:60]!r}"
-        for part in re.split(r"\n\s*\n|\n(?=[|*-] ?)", text)
-        if _CITED.search(part)
-        for printed in _PRINTED.findall(part)
-        if float(printed) not in values
-    ]
+    found: list[str] = []
+    table_is_cited = False
+    for part in re.split(r"\n\s*\n|\n(?=[|*-] ?)", text):
+        is_row, is_cited = part.startswith("|"), bool(_CITED.search(part))
+        if not is_row:
+            table_is_cited = is_cited and part.rstrip().endswith(":")
+        pattern = _CELL if is_row and table_is_cited else _PRINTED
+        if is_cited or pattern is _CELL:
+            printed = (match[0] for match in pattern.finditer(part))
+            found += [f"{number} in {part[:60]!r}" for number in printed if float(number) not in values]
+    return found
 
 
 if __name__ == "__main__":

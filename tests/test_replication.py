@@ -30,7 +30,11 @@ def load(name: str) -> ModuleType:
 
 replication = load("replication")
 LEDGER = replication.read_ledger()
-PAGES = [CHECKOUT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page.name != "replication.md")]
+PAGES = [
+    *sorted(CHECKOUT.glob("*.md")),
+    *(page for page in sorted(DOCS.glob("*.md")) if page.name != "replication.md"),
+    *(page for folder in ("benchmarks", "results", "students") for page in sorted((CHECKOUT / folder).rglob("*.md"))),
+]
 
 
 def test_the_page_is_what_the_ledger_and_the_results_say() -> None:
@@ -38,7 +42,7 @@ def test_the_page_is_what_the_ledger_and_the_results_say() -> None:
     assert (DOCS / "replication.md").read_text("utf-8") == written, "run python docs/replication.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_no_page_prints_a_published_number_that_the_ledger_lacks(page: Path) -> None:
     assert replication.unledgered(page.read_text("utf-8"), LEDGER) == []
 
@@ -52,6 +56,9 @@ def test_no_page_prints_a_published_number_that_the_ledger_lacks(page: Path) -> 
         ("We measured 22.3 %.\n\nShridhar et al. did not.", 0),
         ("| 22.3 % | ours |\n| 21.1 % | arXiv |", 0),
         ("- GPT-2 large: 21.2% (recalled)", 1),
+        ("It has .508 and 0.539 (2402.01812).", 1),
+        ("Shridhar et al., GSM8K:\n\n| small | 6.4 |\n| large | 21.2 |", 1),
+        ("Shridhar et al. have none.\n\n| small | 6.5 |", 0),
     ],
 )
 def test_numbers_beside_a_citation_are_looked_up(text: str, found: int) -> None:
