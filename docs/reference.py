@@ -29,8 +29,8 @@ BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "belo
 COMMANDS_HEAD = """\
 # Commands
 
-Each command with all its arguments and options, as `socratic COMMAND --help` prints them. Exit codes: 0 done, 2 a
-mistake in the call (one sentence on standard error says which, and how to mend it), 130 interrupted (143 by SIGTERM).
+Each command with all its arguments and options, as `socratic COMMAND --help` prints them. Exit codes: 0 done, 2 not
+possible as called (one sentence on standard error says why, and how to mend it), 130 interrupted (143 by SIGTERM).
 What `--set` takes is listed in [settings.md](settings.md).
 """
 SETTINGS_HEAD = """\
