@@ -178,8 +178,8 @@ def unledgered(text: str, ledger: Ledger) -> list[str]:
     """Numbers that a page prints beside a citation and that are no value of the ledger, with the place.
 
     A paragraph, an item of a list or a row of a table is beside a citation where it has "et al.", an arXiv number or
-    the word "recalled"; what is looked up there are per cents, points and shares such as .508. A table's rows are so too
-    where the paragraph before them is and ends in a colon: there every decimal number is looked up.
+    the word "recalled"; what is looked up there are per cents, points and shares such as .508. Rows are so too where
+    the paragraph before their table is and ends in a colon: there every decimal number is looked up.
     """
     values = {number.value for group in ledger.results for number in group.numbers}
     found: list[str] = []
