@@ -29,14 +29,15 @@ _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
 _MARKED = "\0"
 _LOOK_BACK = 20  # characters
 _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
-_CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?: *[-+*/x×÷] *{_OPERAND})++")
+# Atomic groups and no possessive quantifiers: before Python 3.11.5 these match wrongly (python/cpython#106052).
+_CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?>(?: *[-+*/x×÷] *{_OPERAND})+)")
 _EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})
 _BEFORE = re.compile(r"[\d.)%–:] ?$|[A-Za-z]$|[-+*/x×÷=] *$|[-+*/x×÷] *\d{1,9} and $")
 _AFTER = re.compile(r" *[-+*/x×÷%=(\d]|[A-Za-z:.,]\d|[A-Z]| and \(?\d+/\d+\)?(?! *[=\d])")
 _CENTS = re.compile(r" *(?:cents?\b|¢)")
 _BY_FRACTION = re.compile(r"/ +(\d+/\d+)(?![\d.]| */)")
-_BEHIND = re.compile(r"\$?(\d++(?:,\d{3})*+(?:\.\d++)?+|\.\d++)(?![/:\d])")
+_BEHIND = re.compile(r"\$?((?>\d+(?:,\d{3})*(?:\.\d+)?|\.\d+))(?![/:\d])")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "pos": 3}
 
 

@@ -38,7 +38,7 @@ _COLUMN = 36
 """Characters that a column of `paint_beside` takes at least."""
 _HELD = 200
 """Characters after which a word or mark that does not end is shown all the same."""
-_UNFINISHED = re.compile(r"(?:<<[^<>]*>>|(?!<<)\S)*+(?:<<[^<>]*>?)?\Z")
+_UNFINISHED = re.compile(r"(?>(?:<<[^<>]*>>|(?!<<)\S)*)(?:<<[^<>]*>?)?\Z")
 _WORD = re.compile(r"(\s*)(\S+)|\s+")
 
 
