@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 PAGE = 16
 """Positions of a KV page."""
-_BLOCK = 32
-"""Outputs of a block of a packed weight."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,16 @@ class Norm:
 
 
 class Linear:
-    """``x @ weight.T + bias``: torch's, or in bf16 on a CPU that multiplies in it the kernels' with a packed weight."""
+    """``x @ weight.T + bias``: torch's, or on a CPU that has them the kernels' with a packed weight."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight.detach().contiguous(), None if bias is None else bias.detach()
         self.outputs, self.depth = weight.shape
-        cpu_bf16 = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and self.depth % 2 == 0
-        self._multiply = getattr(kernels.library(), "multiply_bf16", None) if cpu_bf16 else None
+        suffix, beside = _KERNELS.get(weight.dtype, ("", 1))
+        fits = weight.device.type == "cpu" and self.depth % beside == 0
+        self._multiply = getattr(kernels.library(), f"multiply_{suffix}", None) if fits else None
         if self._multiply:
-            self.weight = _packed(self.weight)
+            self.weight = _packed(self.weight, beside)
             self._places = self.weight.data_ptr(), None if self.bias is None else self.bias.data_ptr()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -66,14 +65,19 @@ class Linear:
         return out
 
 
-def _packed(weight: torch.Tensor) -> torch.Tensor:
-    """[outputs, depth] -> [blocks, depth / 2, 32, 2]: two inputs of 32 outputs side by side, as products take them."""
+_KERNELS = {torch.float32: ("fp32", 1), torch.bfloat16: ("bf16", 2)}
+"""By dtype the kernel's suffix, and how many inputs it takes at once."""
+
+
+def _packed(weight: torch.Tensor, beside: int) -> torch.Tensor:
+    """[outputs, depth] -> [blocks, depth / beside, block, beside]: inputs of a block of outputs side by side."""
     outputs, depth = weight.shape
-    blocks = -(-outputs // _BLOCK)
-    padded = weight.new_zeros(blocks * _BLOCK, depth)
+    block = kernels.library().block()
+    blocks = -(-outputs // block)
+    padded = weight.new_zeros(blocks * block, depth)
     padded[:outputs] = weight
-    out = kernels.large_empty((blocks, depth // 2, _BLOCK, 2), weight.dtype, weight.device)
-    return out.copy_(padded.view(blocks, _BLOCK, depth // 2, 2).transpose(1, 2))
+    out = kernels.large_empty((blocks, depth // beside, block, beside), weight.dtype, weight.device)
+    return out.copy_(padded.view(blocks, block, depth // beside, beside).transpose(1, 2))
 
 
 @dataclass(frozen=True)

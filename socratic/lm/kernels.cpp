@@ -21,11 +21,22 @@
 
 namespace {
 
-constexpr int64_t W = 16;  // lanes, and positions of a page
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef uint16_t vh __attribute__((vector_size(32)));
+constexpr int64_t W = 16;  // positions of a page
+// V: lanes of a vector, as many as the machine's have: GCC keeps wider ones in memory. SUMS: vectors that the registers
+// hold beside what is added to them.
+#if defined(__AVX512F__)
+constexpr int64_t V = 16, SUMS = 24;
+#elif defined(__AVX2__)
+constexpr int64_t V = 8, SUMS = 12;
+#elif defined(__aarch64__)
+constexpr int64_t V = 4, SUMS = 24;
+#else
+constexpr int64_t V = 4, SUMS = 12;
+#endif
+typedef float vf __attribute__((vector_size(4 * V)));
+typedef int32_t vi __attribute__((vector_size(4 * V)));
+typedef uint32_t vu __attribute__((vector_size(4 * V)));
+typedef uint16_t vh __attribute__((vector_size(2 * V)));
 
 struct bf16 {
     uint16_t bits;
@@ -64,10 +75,15 @@ inline void put(bf16* p, float x) {
 inline vf splat(float x) { return x - (vf){}; }
 inline float sum(vf v) {
     float s = 0;
-    for (int i = 0; i < W; i++) s += v[i];
+    for (int i = 0; i < V; i++) s += v[i];
     return s;
 }
 inline vf max(vf a, vf b) { return a > b ? a : b; }
+inline float highest(vf v) {
+    float top = v[0];
+    for (int i = 1; i < V; i++) top = v[i] > top ? v[i] : top;
+    return top;
+}
 
 inline vf exp(vf x) {  // relative error below 2e-7 where the result is a normal number
     x = max(x, splat(-87.0f));
@@ -92,7 +108,7 @@ void norm_row(T* x, const T* y, const T* weight, const T* bias, T* out, int64_t 
     vf total{}, squares{};
     float tail = 0, tail_squares = 0;
     int64_t i = 0;
-    for (; i + W <= width; i += W) {
+    for (; i + V <= width; i += V) {
         vf v = load(x + i);
         if (y) {
             v += load(y + i);
@@ -112,7 +128,7 @@ void norm_row(T* x, const T* y, const T* weight, const T* bias, T* out, int64_t 
     if (centred) {  // in two passes: the difference of large squares would lose the variance
         vf away{};
         tail_squares = 0;
-        for (i = 0; i + W <= width; i += W) {
+        for (i = 0; i + V <= width; i += V) {
             vf v = load(x + i) - mean;
             away += v * v;
         }
@@ -120,7 +136,7 @@ void norm_row(T* x, const T* y, const T* weight, const T* bias, T* out, int64_t 
         squares = away;
     }
     float scale = 1.0f / std::sqrt((sum(squares) + tail_squares) / width + eps);
-    for (i = 0; i + W <= width; i += W) {
+    for (i = 0; i + V <= width; i += V) {
         vf v = (load(x + i) - mean) * scale * load(weight + i);
         store(out + i, bias ? v + load(bias + i) : v);
     }
@@ -144,21 +160,21 @@ void gate(const T* in, T* out, int64_t rows, int64_t width, bool silu) {
     for (int64_t r = 0; r < rows; r++) {
         const T* a = in + r * width * (silu ? 2 : 1);
         T* o = out + r * width;
-        for (int64_t i = 0; i < width; i += W) {
-            float buffer[2 * W] = {};
-            int64_t n = width - i < W ? width - i : W;
+        for (int64_t i = 0; i < width; i += V) {
+            float buffer[2 * V] = {};
+            int64_t n = width - i < V ? width - i : V;
             vf x, up{};
-            if (n == W) {
+            if (n == V) {
                 x = load(a + i);
                 if (silu) up = load(a + width + i);
             } else {
-                for (int64_t j = 0; j < n; j++) buffer[j] = get(a + i + j), buffer[W + j] = silu ? get(a + width + i + j) : 0;
-                x = load(buffer), up = load(buffer + W);
+                for (int64_t j = 0; j < n; j++) buffer[j] = get(a + i + j), buffer[V + j] = silu ? get(a + width + i + j) : 0;
+                x = load(buffer), up = load(buffer + V);
             }
             vf t = silu ? x : 1.5957691216f * (x + 0.044715f * x * x * x);  // gelu_tanh(x) = x * sigmoid(2 z)
             vf y = x / (1.0f + exp(-t));
             if (silu) y *= up;
-            if (n == W) {
+            if (n == V) {
                 store(o + i, y);
             } else {
                 for (int64_t j = 0; j < n; j++) put(o + i + j, y[j]);
@@ -178,9 +194,8 @@ void argmax(const T* in, int64_t* out, int64_t rows, int64_t width) {  // the fi
             block = width - i < 1024 ? width - i : 1024;
             vf high = splat(-INFINITY);
             int64_t j = 0;
-            for (; j + W <= block; j += W) high = max(high, load(x + i + j));
-            float top = -INFINITY;
-            for (int l = 0; l < W; l++) top = high[l] > top ? high[l] : top;
+            for (; j + V <= block; j += V) high = max(high, load(x + i + j));
+            float top = highest(high);
             for (; j < block; j++) top = get(x + i + j) > top ? get(x + i + j) : top;
             if (top > best) best = top, place = i;
         }
@@ -206,7 +221,7 @@ void place(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, const 
         if (cosine) {
             const float *c = cosine + position * half, *z = sine + position * half;
             int64_t i = 0;
-            for (; i + W <= half; i += W) {
+            for (; i + V <= half; i += V) {
                 vf a = load(x + i), b = load(x + half + i), cos = load(c + i), sin = load(z + i);
                 store(x + i, a * cos - b * sin);
                 store(x + half + i, b * cos + a * sin);
@@ -230,73 +245,83 @@ void place(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, const 
 template <int N, int P, class T>
 inline void score_pages(const float* query, const T* kv, const int32_t* pages, int64_t blocks, int64_t step, int64_t block,
                         int64_t size, float* score, int64_t stride) {
+    constexpr int PARTS = W / V;
     const T *k[P], *next[P];
     for (int p = 0; p < P; p++) {
         k[p] = kv + pages[block + p] * step;
         next[p] = kv + pages[block + P + p < blocks ? block + P + p : blocks - 1] * step;
     }
-    vf a[N][P] = {};
+    vf a[N][P][PARTS] = {};
     for (int64_t i = 0; i < size; i++)
         for (int p = 0; p < P; p++) {
             if (i * W * sizeof(T) % 64 == 0) {
                 __builtin_prefetch(next[p] + i * W);
                 __builtin_prefetch(k[p] + step / 2 + i * W);
             }
-            vf x = load(k[p] + i * W);
-            for (int n = 0; n < N; n++) a[n][p] += query[n * size + i] * x;
+            for (int part = 0; part < PARTS; part++) {
+                vf x = load(k[p] + i * W + part * V);
+                for (int n = 0; n < N; n++) a[n][p][part] += query[n * size + i] * x;
+            }
         }
     for (int n = 0; n < N; n++)
-        for (int p = 0; p < P; p++) store(score + n * stride + (block + p) * W, a[n][p]);
+        for (int p = 0; p < P; p++)
+            for (int part = 0; part < PARTS; part++) store(score + n * stride + (block + p) * W + part * V, a[n][p][part]);
+}
+
+// Into out: M vectors, from the i-th number on, of the values weighed by the scores of N heads.
+template <int N, int M, class T>
+inline void weigh_values(const float* score, int64_t stride, const T* values, const int32_t* pages, int64_t step,
+                         int64_t position, int64_t size, int64_t i, const float* inverse, T* out) {
+    vf a[N][M] = {};
+    for (int64_t from = 0; from <= position; from += W) {
+        const T* v = values + pages[from / W] * step + i;
+        for (int64_t j = from; j <= position && j < from + W; j++, v += size)
+            for (int m = 0; m < M; m++) {
+                vf x = load(v + m * V);
+                for (int n = 0; n < N; n++) a[n][m] += score[n * stride + j] * x;
+            }
+    }
+    for (int n = 0; n < N; n++)
+        for (int m = 0; m < M; m++) store(out + n * size + i + m * V, a[n][m] * inverse[n]);
 }
 
 // N query heads that share keys and values, of one token, over positions 0..position of the group's KV.
 template <int N, class T>
 void attend(const T* q, const T* kv, T* out, const Shape& s, const int32_t* pages, int64_t group, int64_t position,
             std::vector<float>& room) {
-    int64_t blocks = position / W + 1, stride = blocks * W, last = position % W, step = 2 * s.groups * s.size * W;
+    constexpr int64_t FIT = SUMS / N, P = FIT * V / W < 1 ? 1 : FIT * V / W < 4 ? FIT * V / W : 4, M = FIT < 4 ? FIT : 4;
+    int64_t blocks = position / W + 1, stride = blocks * W, step = 2 * s.groups * s.size * W;
     room.resize(N * stride + N * s.size);
     float *score = room.data(), *query = score + N * stride;
     for (int64_t i = 0; i < N * s.size; i++) query[i] = get(q + i) * s.scale;
     const T* keys = kv + group * s.size * W;
     int64_t b = 0;
-    for (; b + 4 <= blocks; b += 4) score_pages<N, 4>(query, keys, pages, blocks, step, b, s.size, score, stride);
+    for (; b + P <= blocks; b += P) score_pages<N, P>(query, keys, pages, blocks, step, b, s.size, score, stride);
     for (; b < blocks; b++) score_pages<N, 1>(query, keys, pages, blocks, step, b, s.size, score, stride);
     if (group + 1 < s.groups)  // the next to be read, as a rule
-        for (int64_t b = 0; b < 4 && b < blocks; b++)
+        for (int64_t b = 0; b < P && b < blocks; b++)
             for (int64_t i = 0; i < s.size * W; i += 64 / sizeof(T))
                 __builtin_prefetch(keys + s.size * W + pages[b] * step + i);
     float inverse[N];
     for (int n = 0; n < N; n++) {
-        for (int64_t j = last + 1; j < W; j++) score[n * stride + (blocks - 1) * W + j] = -INFINITY;
+        float* line = score + n * stride;
+        for (int64_t j = position + 1; j < stride; j++) line[j] = -INFINITY;
         vf high = splat(-INFINITY), total{};
-        for (int64_t b = 0; b < blocks; b++) high = max(high, load(score + n * stride + b * W));
-        float top = -INFINITY;
-        for (int j = 0; j < W; j++) top = high[j] > top ? high[j] : top;
-        for (int64_t b = 0; b < blocks; b++) {
-            vf e = exp(load(score + n * stride + b * W) - top);
-            if (b == blocks - 1)
-                for (int64_t j = last + 1; j < W; j++) e[j] = 0;
-            store(score + n * stride + b * W, e);
+        for (int64_t j = 0; j < stride; j += V) high = max(high, load(line + j));
+        float top = highest(high);
+        for (int64_t j = 0; j < stride; j += V) {  // those behind position come to less than the sum can show
+            vf e = exp(load(line + j) - top);
+            store(line + j, e);
             total += e;
         }
         inverse[n] = 1.0f / sum(total);
     }
     const T* values = kv + (s.groups + group) * s.size * W;
     int64_t i = 0;
-    for (; i + 4 * W <= s.size; i += 4 * W) {
-        vf a[N][4] = {};
-        for (int64_t b = 0; b < blocks; b++) {
-            const T* v = values + pages[b] * step + i;
-            int64_t rows = b == blocks - 1 ? last + 1 : W;
-            for (int64_t j = 0; j < rows; j++, v += s.size) {
-                vf x[4] = {load(v), load(v + W), load(v + 2 * W), load(v + 3 * W)};
-                for (int n = 0; n < N; n++)
-                    for (int m = 0; m < 4; m++) a[n][m] += score[n * stride + b * W + j] * x[m];
-            }
-        }
-        for (int n = 0; n < N; n++)
-            for (int m = 0; m < 4; m++) store(out + n * s.size + i + m * W, a[n][m] * inverse[n]);
-    }
+    for (; i + M * V <= s.size; i += M * V)
+        weigh_values<N, M>(score, stride, values, pages, step, position, s.size, i, inverse, out);
+    for (; i + V <= s.size; i += V)
+        weigh_values<N, 1>(score, stride, values, pages, step, position, s.size, i, inverse, out);
     for (; i < s.size; i++)
         for (int n = 0; n < N; n++) {
             float a = 0;
@@ -334,6 +359,33 @@ void attention(T* qkv, const T* q_norm, const T* k_norm, const float* cosine, co
             }
         }
     }
+}
+
+constexpr int64_t ROWS = SUMS / 2, BLOCK = 2 * V;  // of a tile: rows, and two vectors of outputs of each
+constexpr int64_t CHUNK = 96;                      // rows that one thread takes through a block
+
+// Sums of V outputs, of which the first ``left`` stand in y, with their bias.
+inline void put_sums(vf v, const float* bias, float* y, int64_t left) {
+    if (left >= V) return store(y, bias ? v + load(bias) : v);
+    for (int64_t j = 0; j < left; j++) y[j] = v[j] + (bias ? bias[j] : 0);
+}
+
+// M rows of x [rows, depth] times one packed block of outputs, [depth][BLOCK]; y takes the first ``left`` of them.
+template <int M>
+inline void multiply_tile(const float* x, const float* block, const float* bias, float* y, int64_t depth, int64_t outputs,
+                          int64_t left) {
+    vf a[M][2] = {};
+    for (int64_t i = 0; i < depth; i++) {
+        vf w0 = load(block + i * BLOCK), w1 = load(block + i * BLOCK + V);
+        __builtin_prefetch(block + i * BLOCK + 256);
+        for (int m = 0; m < M; m++) {
+            a[m][0] += x[m * depth + i] * w0;
+            a[m][1] += x[m * depth + i] * w1;
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++)
+            put_sums(a[m][half], bias ? bias + half * V : nullptr, y + m * outputs + half * V, left - half * V);
 }
 
 #ifdef __AVX512BF16__
@@ -430,58 +482,71 @@ void multiply_tiles(const bf16* x, const bf16* block, const bf16* bias, bf16* y,
             put_sums(_mm512_load_ps(sums[m] + half * W), bias ? bias + half * W : nullptr, y + m * outputs + half * W,
                      left - half * W);
 }
+
+// As multiply, for any number of rows: what comes out for one goes by no other.
+void multiply_in_tiles(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int64_t rows, int64_t depth,
+                       int64_t outputs) {
+    int64_t blocks = (outputs + BLOCK - 1) / BLOCK, chunks = (rows + CHUNK - 1) / CHUNK;
+#pragma omp parallel
+    {
+        int64_t shaped = 0;
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < blocks; b++)
+            for (int64_t c = 0; c < chunks; c++) {
+                int64_t end = (c + 1) * CHUNK < rows ? (c + 1) * CHUNK : rows;
+                for (int64_t r = c * CHUNK, n; r < end; r += n) {
+                    n = end - r < 2 * W ? end - r : 2 * W;
+                    if (n != shaped) shape_tiles(shaped = n);
+                    multiply_tiles(x + r * depth, weight + b * BLOCK * depth, bias ? bias + b * BLOCK : nullptr,
+                                   y + r * outputs + b * BLOCK, n, depth, outputs, outputs - b * BLOCK, r == c * CHUNK);
+                }
+            }
+        if (shaped) _tile_release();
+    }
+}
+#endif
 #endif
 
-// y [rows, outputs] = x [rows, depth] @ weight.T + bias, the weight in packed blocks of 32 outputs.
-void multiply(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int64_t rows, int64_t depth, int64_t outputs) {
-    constexpr int64_t chunk = 8 * 12;  // rows that one thread takes through a block
-    int64_t blocks = (outputs + 31) / 32, chunks = (rows + chunk - 1) / chunk;
-#ifdef TILES
-    if (depth % 32 == 0 && has_tiles()) {  // for any number of rows: what comes out for one goes by no other
-#pragma omp parallel
-        {
-            int64_t shaped = 0;
-#pragma omp for collapse(2)
-            for (int64_t b = 0; b < blocks; b++)
-                for (int64_t c = 0; c < chunks; c++) {
-                    int64_t end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows;
-                    for (int64_t r = c * chunk, n; r < end; r += n) {
-                        n = end - r < 2 * W ? end - r : 2 * W;
-                        if (n != shaped) shape_tiles(shaped = n);
-                        multiply_tiles(x + r * depth, weight + b * 32 * depth, bias ? bias + b * 32 : nullptr,
-                                       y + r * outputs + b * 32, n, depth, outputs, outputs - b * 32,
-                                       r == c * chunk);
-                    }
-                }
-            if (shaped) _tile_release();
-        }
-        return;
-    }
-#endif
+// y [rows, outputs] = x [rows, depth] @ weight.T + bias, the weight in packed blocks of outputs.
+template <class T>
+void multiply(const T* x, const T* weight, const T* bias, T* y, int64_t rows, int64_t depth, int64_t outputs) {
+    int64_t blocks = (outputs + BLOCK - 1) / BLOCK, chunks = (rows + CHUNK - 1) / CHUNK;
 #pragma omp parallel for collapse(2)
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t c = 0; c < chunks; c++) {
-            int64_t end = (c + 1) * chunk < rows ? (c + 1) * chunk : rows, tiles = (end - c * chunk + 11) / 12;
-            const bf16 *w = weight + b * 32 * depth, *add = bias ? bias + b * 32 : nullptr;
-            for (int64_t r = c * chunk, n; r < end; r += n, tiles--) {
+            int64_t end = (c + 1) * CHUNK < rows ? (c + 1) * CHUNK : rows, tiles = (end - c * CHUNK + ROWS - 1) / ROWS;
+            const T *w = weight + b * BLOCK * depth, *add = bias ? bias + b * BLOCK : nullptr;
+            for (int64_t r = c * CHUNK, n; r < end; r += n, tiles--) {
                 n = (end - r + tiles - 1) / tiles;
                 switch (n) {
-#define TILE(N)                                                                                                     \
-    case N:                                                                                                         \
-        multiply_tile<N>(x + r * depth, w, add, y + r * outputs + b * 32, depth, outputs, outputs - b * 32);        \
+#define TILE(N)                                                                                                        \
+    case N:                                                                                                            \
+        if constexpr (N <= ROWS)                                                                                       \
+            multiply_tile<N>(x + r * depth, w, add, y + r * outputs + b * BLOCK, depth, outputs, outputs - b * BLOCK); \
         break;
                     TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
                 }
             }
         }
 }
-#endif
 
 }  // namespace
 
+extern "C" int64_t block() { return BLOCK; }
+
+#ifdef __x86_64__  // elsewhere it was not measured against torch's
+extern "C" void multiply_fp32(void* x, void* weight, void* bias, void* y, int64_t rows, int64_t depth, int64_t outputs) {
+    multiply((const float*)x, (const float*)weight, (const float*)bias, (float*)y, rows, depth, outputs);
+}
+#endif
+
 #ifdef __AVX512BF16__
 extern "C" void multiply_bf16(void* x, void* weight, void* bias, void* y, int64_t rows, int64_t depth, int64_t outputs) {
-    multiply((const bf16*)x, (const bf16*)weight, (const bf16*)bias, (bf16*)y, rows, depth, outputs);
+    auto product = multiply<bf16>;
+#ifdef TILES
+    if (depth % 32 == 0 && has_tiles()) product = multiply_in_tiles;
+#endif
+    product((const bf16*)x, (const bf16*)weight, (const bf16*)bias, (bf16*)y, rows, depth, outputs);
 }
 #endif
 

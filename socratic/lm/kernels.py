@@ -52,8 +52,9 @@ def _load() -> tuple[Any, str | None]:
         getattr(loaded, f"gate_{name}").argtypes = [pointer] * 2 + [number] * 2 + [ctypes.c_int]
         getattr(loaded, f"argmax_{name}").argtypes = [pointer] * 2 + [number] * 2
         getattr(loaded, f"attention_{name}").argtypes = [pointer] * 11 + [number] * 6 + [real] * 2
-    if hasattr(loaded, "multiply_bf16"):
-        loaded.multiply_bf16.argtypes = [pointer] * 4 + [number] * 3
+        if hasattr(loaded, f"multiply_{name}"):
+            getattr(loaded, f"multiply_{name}").argtypes = [pointer] * 4 + [number] * 3
+    loaded.block.restype = number
     return loaded, None
 
 

@@ -47,12 +47,15 @@ def test_what_is_wrong_with_a_compiler_is_said(uncached: Path, monkeypatch: pyte
 @pytest.mark.parametrize("rows", [1, 2, 11, 12, 13, 16, 17, 25, 33, 97, 200])
 @pytest.mark.parametrize(("depth", "outputs"), [(64, 32), (48, 101), (64, 101), (2, 1), (576, 960)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_product_is_torchs(rows: int, depth: int, outputs: int, biased: bool) -> None:
+@pytest.mark.parametrize(("dtype", "atol", "rtol"), [(torch.float32, 1e-5, 1e-5), (torch.bfloat16, 0.02, 0.01)])
+def test_a_product_is_torchs(
+    rows: int, depth: int, outputs: int, biased: bool, dtype: torch.dtype, atol: float, rtol: float
+) -> None:
     generator = torch.Generator().manual_seed(rows)
-    x, weight = (torch.randn(n, depth, generator=generator).bfloat16() for n in (rows, outputs))
-    bias = torch.randn(outputs, generator=generator).bfloat16() if biased else None
-    expected = torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    x, weight = (torch.randn(n, depth, generator=generator).to(dtype) for n in (rows, outputs))
+    bias = torch.randn(outputs, generator=generator).to(dtype) if biased else None
+    expected = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
     product = Linear(weight, bias)
-    torch.testing.assert_close(product(x), expected.bfloat16(), atol=0.02 * depth**0.5, rtol=0.01)
+    torch.testing.assert_close(product(x), expected.to(dtype), atol=atol * depth**0.5, rtol=rtol)
     if product._multiply:
         assert product(x[-1:]).equal(product(x)[-1:])  # whatever else is multiplied beside it
