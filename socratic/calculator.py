@@ -29,7 +29,7 @@ _CUT = re.compile(r"(<<[^<>=]*=)([^<>=]*>>)?")
 _MARKED = "\0"
 _LOOK_BACK = 20  # characters
 _OPERAND = r"\(?\$?\d+(?:,\d{3})*(?:\.\d+)?%?\)?"
-# Atomic groups and no possessive quantifiers: before Python 3.11.5 these match wrongly (python/cpython#106052).
+# Atomic groups and no possessive quantifiers: before Python 3.11.5 the latter match wrongly (python/cpython#106052).
 _CHAIN = re.compile(rf"(?:(?=[($])|(?<![\d$])(?<!\d[.,])){_OPERAND}(?>(?: *[-+*/x×÷] *{_OPERAND})+)")
 _EQUALS = re.compile(rf" *= *\$?(\d+(?:,\d{{3}})*(?:\.\d+)?|{_MARKED}+)")
 _AS_TYPED = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": "", ",": ""})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from socratic.lm import kernels
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PAGE = 16
 """Positions of a KV page."""
+_KERNELS = {torch.float32: ("fp32", 1), torch.bfloat16: ("bf16", 2)}
+"""By dtype the kernel's suffix, and how many inputs it takes at once."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight.detach().contiguous(), None if bias is None else bias.detach()
         self.outputs, self.depth = weight.shape
-        suffix, beside = _KERNELS.get(weight.dtype, ("", 1))
-        fits = weight.device.type == "cpu" and self.depth % beside == 0
-        self._multiply = getattr(kernels.library(), f"multiply_{suffix}", None) if fits else None
+        self._multiply: Any = None
+        if weight.device.type == "cpu" and weight.dtype in _KERNELS:
+            suffix, beside = _KERNELS[weight.dtype]
+            if self.depth % beside == 0:
+                self._multiply = getattr(kernels.library(), f"multiply_{suffix}", None)
         if self._multiply:
             self.weight = _packed(self.weight, beside)
             self._places = self.weight.data_ptr(), None if self.bias is None else self.bias.data_ptr()
@@ -65,17 +69,12 @@ class Linear:
         return out
 
 
-_KERNELS = {torch.float32: ("fp32", 1), torch.bfloat16: ("bf16", 2)}
-"""By dtype the kernel's suffix, and how many inputs it takes at once."""
-
-
 def _packed(weight: torch.Tensor, beside: int) -> torch.Tensor:
     """[outputs, depth] -> [blocks, depth / beside, block, beside]: inputs of a block of outputs side by side."""
     outputs, depth = weight.shape
     block = kernels.library().block()
     blocks = -(-outputs // block)
-    padded = weight.new_zeros(blocks * block, depth)
-    padded[:outputs] = weight
+    padded = pad(weight, (0, 0, 0, blocks * block - outputs)) if outputs % block else weight
     out = kernels.large_empty((blocks, depth // beside, block, beside), weight.dtype, weight.device)
     return out.copy_(padded.view(blocks, block, depth // beside, beside).transpose(1, 2))
 

@@ -80,8 +80,8 @@ inline float sum(vf v) {
 }
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 inline float highest(vf v) {
-    float top = v[0];
-    for (int i = 1; i < V; i++) top = v[i] > top ? v[i] : top;
+    float top = -INFINITY;
+    for (int i = 0; i < V; i++) top = v[i] > top ? v[i] : top;
     return top;
 }
 
@@ -389,6 +389,8 @@ inline void multiply_tile(const float* x, const float* block, const float* bias,
 }
 
 #ifdef __AVX512BF16__
+static_assert(V == W && BLOCK == 32 && ROWS == 12);
+
 // Up to 16 sums, of which the first ``left`` stand in y, with their bias.
 inline void put_sums(__m512 v, const bf16* bias, bf16* y, int64_t left) {
     if (left <= 0) return;
@@ -483,7 +485,7 @@ void multiply_tiles(const bf16* x, const bf16* block, const bf16* bias, bf16* y,
                      left - half * W);
 }
 
-// As multiply, for any number of rows: what comes out for one goes by no other.
+// As multiply, for a single row too: what comes out for it does not depend on how many stand beside it.
 void multiply_in_tiles(const bf16* x, const bf16* weight, const bf16* bias, bf16* y, int64_t rows, int64_t depth,
                        int64_t outputs) {
     int64_t blocks = (outputs + BLOCK - 1) / BLOCK, chunks = (rows + CHUNK - 1) / CHUNK;
@@ -534,7 +536,7 @@ void multiply(const T* x, const T* weight, const T* bias, T* y, int64_t rows, in
 
 extern "C" int64_t block() { return BLOCK; }
 
-#ifdef __x86_64__  // elsewhere it was not measured against torch's
+#if defined(__AVX2__) && !defined(__AVX512F__)  // elsewhere it was not measured against torch's
 extern "C" void multiply_fp32(void* x, void* weight, void* bias, void* y, int64_t rows, int64_t depth, int64_t outputs) {
     multiply((const float*)x, (const float*)weight, (const float*)bias, (float*)y, rows, depth, outputs);
 }

@@ -13,7 +13,7 @@ from socratic.lm.backends import KernelBackend, Pages, TorchBackend
 from socratic.lm.dense import PAGE, Dense, FlatBatch, unsupported
 
 hf: Any = transformers
-LENGTHS = (5, 40, 1, 17)
+LENGTHS = (5, 75, 1, 17)
 
 
 def model(kind: str, **changed: Any) -> Any:
@@ -62,6 +62,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, heads of 64": ("llama", {"head_dim": 64}),
     "llama, heads of 18": ("llama", {"head_dim": 18}),
     "llama, seven heads a group": ("llama", {"hidden_size": 56, "num_attention_heads": 14, "head_dim": 8}),
+    "llama, two heads a group": ("llama", {"num_attention_heads": 4}),
+    "llama, four heads of 80 a group": ("llama", {"num_attention_heads": 8, "head_dim": 80}),
     "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
     "llama, longer positions": (
