@@ -27,6 +27,7 @@ PAIRS = {
     "GSM8K, no calculator": "gsm8k-smollm2/test/{}-nocalc-s?",
     "SVAMP": "svamp-smollm2/arms/{}-s?",
     "StrategyQA": "strategyqa-smollm2/test/{}-s?",
+    "StrategyQA, fp32": "strategyqa-smollm2/fp32/{}-s?",
     "GSM8K's students on SVAMP": "gsm8k-smollm2/svamp-test/{}-s?",
     "GSM8K's students on MultiArith": "gsm8k-smollm2/multiarith-test/{}-s?",
     "GSM8K's students on AddSub": "gsm8k-smollm2/addsub-test/{}-s?",
