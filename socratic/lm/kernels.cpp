@@ -5,6 +5,7 @@
 // T is the stored type (float or bf16); all arithmetic is in fp32. A KV page holds 16 positions of one sequence, in each
 // layer keys [groups][head size][16], so that 16 positions are scored at once, and then values [groups][16][head size].
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -289,7 +290,7 @@ inline void weigh_values(const float* score, int64_t stride, const T* values, co
 template <int N, class T>
 void attend(const T* q, const T* kv, T* out, const Shape& s, const int32_t* pages, int64_t group, int64_t position,
             std::vector<float>& room) {
-    constexpr int64_t FIT = SUMS / N, P = FIT * V / W < 1 ? 1 : FIT * V / W < 4 ? FIT * V / W : 4, M = FIT < 4 ? FIT : 4;
+    constexpr int64_t FIT = SUMS / N, P = std::clamp<int64_t>(FIT * V / W, 1, 4), M = std::min<int64_t>(FIT, 4);
     int64_t blocks = position / W + 1, stride = blocks * W, step = 2 * s.groups * s.size * W;
     room.resize(N * stride + N * s.size);
     float *score = room.data(), *query = score + N * stride;
