@@ -20,13 +20,21 @@ from socratic.cli.shared import out
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _WIDTH = 80
-_BLOCK = re.compile(r"^(<!-- made by: socratic (?P<command>[^>]+) -->\n+```text\n).*?^```$", re.M | re.S)
+_BLOCK = re.compile(r"^(<!-- made by: socratic (?P<command>[^>]+) -->\n+```text\n)(?P<table>.*?)^```$", re.M | re.S)
 
 
 def pages() -> list[Path]:
-    """Every page with such a table."""
-    found = [*sorted(CHECKOUT.glob("docs/*.md")), *sorted(CHECKOUT.glob("results/**/*.md"))]
-    return [page for page in found if _BLOCK.search(page.read_text("utf-8"))]
+    """Every page that may have such a table."""
+    return [*sorted(CHECKOUT.glob("docs/*.md")), *sorted(CHECKOUT.glob("results/**/*.md"))]
+
+
+def committed() -> dict[str, set[str]]:
+    """What stands below each command, on whatever page."""
+    found: dict[str, set[str]] = {}
+    for page in pages():
+        for block in _BLOCK.finditer(page.read_text("utf-8")):
+            found.setdefault(block["command"], set()).add(block["table"])
+    return found
 
 
 def remade(text: str) -> str:

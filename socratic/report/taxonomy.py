@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal, get_args
 
 from rich.table import Table
@@ -62,22 +63,28 @@ def diagnose(problem: Problem, trace: Trace, score: Score, chain: Chain) -> Erro
     """The first error of a trace whose answer is a wrong number."""
     if score.predicted is None:
         return "unparsed"
-    gold = [*calculations(chain.steps)]
-    stated = values(render_problem(problem))
+    gold, stated, on_the_way = _gold(render_problem(problem), chain.steps)
     last = Fraction(canonical(chain.answer, "number"))
-    on_the_way = reachable(gold, stated) | {last, *_results(chain.steps)}
     reached: set[Fraction] = set()
     ends = max(1, sum(step.value == last for step in gold))  # gold itself may have its last result on the way
     for made in calculations([*trace.steps, *_dropped(trace)]):
         if not ends and made.value not in reached:
             return "extra"
-        if made.value not in on_the_way | reached:
+        if made.value not in on_the_way | reached | {last}:
             return _name(made, _left(gold, reached), stated)
         if not made.holds:
             return "arithmetic"
         reached.add(made.value)
         ends = max(0, ends - (made.value == last))
     return "early_stop" if ends else "quantity"
+
+
+@cache  # the runs that are compared share their problems
+def _gold(problem: str, steps: tuple[Step, ...]) -> tuple[list[Calculation], set[Fraction], set[Fraction]]:
+    """Gold's calculations, the numbers that the problem states, and the values that stay on gold's chain."""
+    gold = [*calculations(steps)]
+    stated = values(problem)
+    return gold, stated, reachable(gold, stated) | {*_results(steps)}
 
 
 def _dropped(trace: Trace) -> Iterator[Step]:
