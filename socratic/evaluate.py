@@ -105,14 +105,13 @@ def failed_for_now(trace: Trace) -> bool:
 
 def rescore(run: Path) -> Metrics:
     """Score a complete run again from its stored traces, with the present scorer and no model."""
+    if _is_kept(run):
+        raise UserError(f"{run} is kept without scores, and scored whenever it is read; there is nothing to do")
     with store.lock(_existing(run)):
         loaded = _load_unscored(run)
         expected = len(loaded.problems) * loaded.samples
         if len(loaded.traces) < expected:
-            raise UserError(
-                f"{run} has {len(loaded.traces)} of {expected} traces; complete it with the "
-                "`socratic evaluate` command that began it"
-            )
+            raise _incomplete(run, len(loaded.traces), expected)
         return _finish(run, loaded.problems, loaded.traces)
 
 
@@ -121,14 +120,16 @@ def load_run(path: Path, data_dir: Path | str | None = None) -> Run:
 
     ``data_dir`` is where the problems of a kept run are read, as `load_problems` takes it.
     """
-    if (path / _KEPT).is_file() and not (path / "traces.jsonl").exists():
+    if _is_kept(path):
         return _load_kept(path, data_dir)
     run = _load_unscored(path)
     if not (path / "metrics.json").exists():
         return run
     scores = tuple(store.read_records(path / "scores.jsonl", Score))
     pairs = [(p.id, k) for p in run.problems for k in range(run.samples)]
-    if [(s.problem_id, s.sample) for s in scores] != pairs or len(run.traces) != len(pairs):
+    if len(run.traces) < len(pairs):
+        raise _incomplete(path, len(run.traces), len(pairs))
+    if [(s.problem_id, s.sample) for s in scores] != pairs:
         raise UserError(f"{path / 'scores.jsonl'} does not fit the run's problems; run `socratic score {path}`")
     return replace(run, scores=scores, metrics=store.read_json(path / "metrics.json"))
 
@@ -239,10 +240,8 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
     if (out / "problems.jsonl").exists() or (out / "traces.jsonl").exists():
         differing += _problem_differences(out / "problems.jsonl", problems)
     if differing and resume != "always":
-        raise UserError(
-            f"{out} was made with other settings ({'; '.join(differing)}); choose another folder, "
-            "or --resume always to mix them"
-        )
+        mixed = "" if "chosen" in config else ", or --resume always to mix them"
+        raise UserError(f"{out} was made with other settings ({'; '.join(differing)}); choose another folder{mixed}")
     stored = _read_traces(out, problems, config["samples"]) if differing else ()  # refused before anything is changed
     whole = sum(not failed_for_now(trace) for trace in stored)
     if whole < len(problems) * config["samples"]:  # else all was made with the settings that stand there
@@ -305,6 +304,10 @@ def _load_unscored(path: Path) -> Run:
     return Run(path, config, problems, traces, (), None)
 
 
+def _is_kept(path: Path) -> bool:
+    return (path / _KEPT).is_file() and not (path / "traces.jsonl").exists()
+
+
 def _load_kept(path: Path, data_dir: Path | str | None) -> Run:
     """A kept run, which is complete."""
     config = _read_config(_existing(path))
@@ -318,6 +321,11 @@ def _load_kept(path: Path, data_dir: Path | str | None) -> Run:
     pairs = {(problem.id, sample) for problem in problems for sample in range(config.get("samples", 1))}
     if len(traces) != len(pairs) or {(t.problem_id, t.sample) for t in traces} != pairs:
         raise UserError(f"{path / _KEPT} does not fit the problems of {data}; give the data that it was made with")
+    if not traces:
+        raise UserError(f"{path / _KEPT} holds no traces; restore it")
+    metrics = store.read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+    if isinstance(metrics, dict) and metrics.get("problems", len(ids)) != len(ids):
+        raise UserError(f"{path / _KEPT} has traces of {len(ids)} of {metrics['problems']} problems; restore it")
     traces, scores = _scored(problems, traces)
     return Run(path, config, problems, tuple(traces), tuple(scores), measure(traces, scores))
 
@@ -363,6 +371,10 @@ def _at_k(groups: Sequence[Sequence[Score]]) -> dict[str, dict[str, float]] | No
 def _counts(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:
     counted = Counter(values)
     return {name: counted[name] for name in names}
+
+
+def _incomplete(path: Path, traces: int, expected: int) -> UserError:
+    return UserError(f"{path} has {traces} of {expected} traces; complete it with the command that began it")
 
 
 def _existing(path: Path) -> Path:

@@ -228,6 +228,11 @@ def _solver(
     values = {**recipe.solving, **settings, "seed": seed, "calculator": calculator}
     parsed = SolveSettings.parse(values, f"{where}:")
     arm = spec.parse(own, f"{where}:")
+    samples = arm.samples or recipe.samples
+    if samples > 1 and parsed.temperature == 0:
+        raise UserError(
+            f"{where}: samples={samples} of a greedy solver are all alike; give a temperature, or samples=1"
+        )
     try:
         parsed.check_models(**{place: arm.models.get(place) for place in PLACES})
     except UserError as error:

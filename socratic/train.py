@@ -241,7 +241,8 @@ def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) 
 def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
     """What the card says of a finished training.
 
-    ``seconds`` are those of the updates kept, over all its calls; ``trained_tokens`` were read in all epochs.
+    ``seconds`` are those of the updates kept, over all its calls; ``trained_tokens`` were read in all epochs, also in
+    those after ``kept_update``, whose weights the student has.
     """
     import torch
 
@@ -255,6 +256,7 @@ def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
         "dev_loss": dev_losses.get(kept, min(dev_losses.values(), default=None)),
         "dev_accuracy": max((entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry), default=None),
         "updates": trainer.state.global_step,
+        "kept_update": kept or trainer.state.global_step,
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "learned_tokens": _learned(start.examples),
         "input_tokens": input_tokens,

@@ -90,6 +90,7 @@ def sure(transcript: str, kind: str) -> str:
 
 
 PAIR = ("--qg", "asker", "--qa", "answerer")
+TWO = ("--samples", "2", "--temperature", "1")
 
 
 def test_help_lists_the_commands(cli: Cli) -> None:
@@ -223,7 +224,7 @@ def test_answers_come_in_the_order_of_the_file(cli: Cli, say: Callable[[Script],
         return f"{transcript.count('Q:')}?" if slow else sure(transcript, kind)
 
     say(script)
-    result = cli("solve", "--file", "-", *PAIR, "--samples", "2", "--json", stdin="slow\nquick\n")
+    result = cli("solve", "--file", "-", *PAIR, *TWO, "--json", stdin="slow\nquick\n")
     assert [(line["problem_id"][-1], line["sample"]) for line in result.lines] == [
         ("0", 0),
         ("0", 1),
@@ -246,7 +247,7 @@ def test_files_are_solved_with_answers_or_without(
 ) -> None:
     say(sure)
     (tmp_path / name).write_text(text)
-    traces = cli("solve", "--file", tmp_path / name, "--solver", "cot", "--lm", "any", "--samples", "2", "--json").lines
+    traces = cli("solve", "--file", tmp_path / name, "--solver", "cot", "--lm", "any", *TWO, "--json").lines
     assert sorted((t["problem_id"], t["sample"]) for t in traces) == [
         ("b", 0),
         ("b", 1),
@@ -255,7 +256,7 @@ def test_files_are_solved_with_answers_or_without(
     ]
     plain = cli("solve", "--file", tmp_path / name, *PAIR)
     assert sorted(plain.out.splitlines()) == ["b: 24", "mine/all/00000: 24"]
-    votes = cli("solve", "--file", tmp_path / name, *PAIR, "--samples", "2")
+    votes = cli("solve", "--file", tmp_path / name, *PAIR, *TWO)
     assert sorted(votes.out.splitlines()) == ["b: 24  (2 of 2)", "mine/all/00000: 24  (2 of 2)"]
 
 
@@ -409,6 +410,10 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         (("solve", "x", "--solver", "magic"), "'magic' is not one of 'socratic'"),
         (("solve", "x", *PAIR, "--temperature", "-1"), "setting temperature=-1.0 is not usable"),
         (("solve", "x", *PAIR, "--samples", "0"), "--samples"),
+        (
+            ("solve", "x", *PAIR, "--samples", "4"),
+            "--samples 4 of a greedy solver are all alike; leave it out, or raise",
+        ),
         (("solve", "x", *PAIR, "--set", "max_step=3"), "unknown setting 'max_step'; did you mean 'max_steps'?"),
         (("solve", "--file", "problems.txt", *PAIR), "'problems.txt' is not a problem file"),
         (("solve", "x", "--qg", "STUDENT", "--qa", "STUDENT", "--dtype", "int8"), "unknown dtype 'int8'"),
@@ -552,7 +557,7 @@ def test_ctrl_c_shows_what_is_solved(cli: Cli, say: Callable[[Script], None]) ->
     assert (result.code, result.out) == (130, "stdin/all/00000: 24\nstdin/all/00001: 24\n")
     assert result.err == "socratic: interrupted; 2 of 3 problems are solved and shown\n"
     say(pressing(3))
-    result = cli("solve", "--file", "-", *PAIR, "--batch-size", "1", "--samples", "2", "--json", stdin="One?\nTwo?\n")
+    result = cli("solve", "--file", "-", *PAIR, "--batch-size", "1", *TWO, "--json", stdin="One?\nTwo?\n")
     assert (result.code, [line["sample"] for line in result.lines]) == (130, [0, 1])
     assert "interrupted; 1 of 2 problems" in result.err
     say(pressing(1))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_from_a_run_to_a_verifier_and_its_choice(run: Path, cli: Cli, tmp_path: 
 def test_as_many_samples_as_fit(run: Path, cli: Cli, tmp_path: Path) -> None:
     assert cli("select", run, "--tokens", 20, "--json").json["rows"][0]["k"] == 2
     cli("select", run, "--k", 3, "--out", tmp_path / "three")
-    matched = cli("select", run, run, "--match", tmp_path / "three", "--json").json
+    other = shutil.copytree(run, tmp_path / "other")
+    matched = cli("select", run, other, run, "--match", tmp_path / "three", "--json").json
     assert (matched["samples"], matched["rows"][0]["k"], matched["tokens"]) == (8, 3, {"as": "three"})
     shown = cli("select", run).out
     assert "of 3 problems with k samples" in " ".join(shown.split())
@@ -76,6 +78,8 @@ def test_as_many_samples_as_fit(run: Path, cli: Cli, tmp_path: Path) -> None:
         (["--by", "weighted"], "--by weighted goes by what a verifier says; name one with --verifier"),
         (["--k", "1", "--tokens", "9"], "give one of them"),
         (["--k", "1;2"], "--k '1;2' is not a list of whole numbers"),
+        (["--dtype", "bf16"], "--dtype bf16 is of a verifier, and none is named; leave it out"),
+        (["--over", "final"], "--over final is of a verifier"),
         (["--k", "5"], "k=5 is not between 1 and the 4 samples"),
         (["--match", "nowhere"], "nowhere holds no run"),
         (["--verifier", "STUDENT"], "tiny was not trained here and is no verifier"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_cli import Cli, cli, say, write_jsonl
+from test_cli import TWO, Cli, cli, say, write_jsonl
 
 from socratic.lm.scripted import Script
 from socratic.store import read_records
@@ -42,7 +42,7 @@ def test_runs_over_a_fold_become_chains(cli: Cli, say: Callable[[Script], None],
     say(solves)
     arms = ("--solver", "unified", "--lm", "x")
     fold = next(f"{k}/2" for k in (1, 2) if in_fold(str(story(23)["question"]), f"{k}/2"))
-    done = cli("evaluate", file, "--split", "train", "--fold", fold, *arms, "--samples", "2", "--out", "run", "--json")
+    done = cli("evaluate", file, "--split", "train", "--fold", fold, *arms, *TWO, "--out", "run", "--json")
     assert done.code == 0
     assert yaml.safe_load(Path("run/config.yaml").read_bytes())["fold"] == fold
     problems = [*read_records(Path("run/problems.jsonl"), Problem)]

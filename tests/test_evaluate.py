@@ -98,6 +98,18 @@ def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None
     (kept / "traces.jsonl.gz").write_bytes(gzip.compress((run / "traces.jsonl").read_bytes().split(b"\n", 1)[1]))
     with pytest.raises(UserError, match="does not fit the problems"):
         load_run(kept)
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(UserError, match="holds no traces; restore it"):
+        load_run(kept)
+    lines = (run / "traces.jsonl").read_bytes().splitlines(keepends=True)
+    three = [line for line in lines if problems[3].id.encode() not in line]
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join(three)))
+    assert len(load_run(kept).problems) == 3
+    (kept / "metrics.json").write_bytes((run / "metrics.json").read_bytes())
+    with pytest.raises(UserError, match="has traces of 3 of 4 problems; restore it"):
+        load_run(kept)
+    with pytest.raises(UserError, match="is kept without scores, and scored whenever it is read"):
+        rescore(kept)
     (kept / "config.yaml").write_text("samples: 1\n")
     with pytest.raises(UserError, match="does not name data"):
         load_run(kept)
@@ -322,8 +334,16 @@ def test_rescoring_uses_the_present_scorer(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_incomplete_run_is_not_scored(tmp_path: Path) -> None:
     interrupted(tmp_path)
-    with pytest.raises(UserError, match="2 of 6 traces"):
+    with pytest.raises(UserError, match="2 of 6 traces; complete it with the command that began it"):
         rescore(tmp_path)
+
+
+def test_a_run_that_has_lost_traces_says_so(tmp_path: Path) -> None:
+    evaluate(PROBLEMS, Script(), tmp_path, SETTINGS)
+    lines = (tmp_path / "traces.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "traces.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(UserError, match="2 of 6 traces; complete it with the command that began it"):
+        load_run(tmp_path)
 
 
 def test_scores_that_do_not_fit_are_noticed(tmp_path: Path) -> None:

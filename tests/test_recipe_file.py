@@ -135,6 +135,7 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             "sets.m: by='answer' is not usable: history=predicted keeps steps",
         ),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
+        ({"samples": 4}, "arms.cot: samples=4 of a greedy solver are all alike; give a temperature, or samples=1"),
         ({"arms.cot.on": ["test"]}, "arms.cot.on names 'test', which is not in splits; did you mean 'longer'?"),
         (
             {"splits": ["longer", "test"], "arms.cot.on": ["longer"], "arms.pair.on": ["longer"]},

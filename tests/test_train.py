@@ -116,6 +116,7 @@ def test_a_trained_folder_says_what_it_is(trained: dict[Role, Path]) -> None:
         assert card.metrics["learned_tokens"] == sum(label != -100 for row in rows for label in row["labels"])
         assert card.metrics["input_tokens"] == sum(len(row["input_ids"]) for row in rows)
         assert (card.metrics["updates"], card.metrics["left_out"], card.metrics["skipped_updates"]) == (110, 0, 0)
+        assert card.metrics["kept_update"] == 110
         assert card.metrics["learning_rate"] == card.settings["learning_rate"] == 0.01
         assert f"role **{role}**" in (folder / "README.md").read_text()
 
@@ -450,7 +451,7 @@ def test_the_result_is_the_checkpoint_of_the_lowest_dev_loss(student: str, tmp_p
     assert set(losses) == {10, 20, 30, 40, 50, 60}
     assert best < 60
     assert losses[60] > losses[best] + 0.01
-    assert card.metrics["dev_loss"] == losses[best]
+    assert (card.metrics["dev_loss"], card.metrics["kept_update"]) == (losses[best], best)
     model = load_student(tmp_path, torch.float32)[0].model.eval()
     with torch.no_grad():
         summed, count = summed_loss(model, rows_for("gpt2", DEV))

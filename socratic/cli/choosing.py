@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from socratic.cli.runs import gold_chains, print_run
+from socratic.cli.runs import distinct, gold_chains, print_run
 from socratic.cli.shared import (
     AsJson,
     BatchSize,
@@ -89,8 +89,9 @@ def select(
         str | None, typer.Option(autocompletion=complete_models, help="A student trained as verifier: MODEL.")
     ] = None,
     over: Annotated[
-        Literal["final", "minimum", "product"], typer.Option(help="What a trace's verdicts come to.")
-    ] = "final",
+        Literal["final", "minimum", "product"] | None,
+        typer.Option(help="What a trace's verdicts come to; the final one if unset."),
+    ] = None,
     k: Annotated[str | None, typer.Option(metavar="K,K,…", help="Numbers of samples; 1, 2, 4 … if unset.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="As many samples of a problem as fit these tokens.")] = None,
     match: Annotated[
@@ -99,7 +100,7 @@ def select(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write a run folder of the chosen traces.")] = None,
     batch_size: BatchSize = 64,
     device: Device = None,
-    dtype: Annotated[str, typer.Option(help="Of the verifier: fp32, bf16 or auto.")] = "fp32",
+    dtype: Annotated[str | None, typer.Option(help="Of the verifier: fp32 (if unset), bf16 or auto.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose one of several samples of each problem: accuracy by their number, and what they cost.
@@ -112,10 +113,14 @@ def select(
     by = by or ("weighted" if verifier else "majority")
     if by != "majority" and verifier is None:
         raise UserError(f"--by {by} goes by what a verifier says; name one with --verifier")
+    for option, value in {"over": over, "device": device, "dtype": dtype}.items():
+        if value and verifier is None:
+            raise UserError(f"--{option} {value} is of a verifier, and none is named; leave it out")
     if sum(given is not None for given in (k, tokens, match)) > 1:
         raise UserError("--k, --tokens and --match each say how many samples to take; give one of them")
-    loaded = [load_run(run) for run in runs]
-    judgements, record = _judgements(loaded, verifier, device, dtype, batch_size) if verifier else ([], None)
+    over = over or "final"
+    loaded = [load_run(run) for run in distinct(runs)]
+    judgements, record = _judgements(loaded, verifier, device, dtype or "fp32", batch_size) if verifier else ([], None)
     pool = pooled(loaded, judgements, over)
     ways: list[Any] = ["majority", "verifier", "weighted"] if verifier else ["majority"]
     how: dict[str, Any] = {"by": by, **({"over": over, "verifier": record} if record else {})}

@@ -24,6 +24,7 @@ from socratic.cli.shared import (
     Split,
     Temperature,
     check_out,
+    check_samples,
     columns_table,
     complete_models,
     err,
@@ -72,6 +73,7 @@ def reward(
     from socratic.store import write_jsonl
 
     check_out(out_file, chains)
+    check_samples(samples, temperature)
     kinds = _kinds(by)
     given = read_chains(chains, data_dir, "train", "dev")
     own = read_chains(f"gold:{gold}", data_dir, "train", "dev") if gold else given if chains.startswith("gold:") else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,8 +55,7 @@ def compare(
         check_out(html, *(file for run in runs for file in run.glob("*") if file.suffix != ".html"))
     if plots:
         check_out_folder(plots)
-    once = {run.resolve(): run for run in reversed(runs)}  # a recipe's links and folders may both have been named
-    loaded = [load_run(run, data_dir) for run in reversed(once.values())]
+    loaded = [load_run(run, data_dir) for run in distinct(runs)]
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [gold_chains(run, data_dir) for run in with_gold]
@@ -223,6 +223,14 @@ def _line(prompt: str) -> str:
         return input(prompt)
     except EOFError:
         return "q"
+
+
+def distinct(runs: Iterable[Path]) -> list[Path]:
+    """Every folder once, as it was named first: a recipe's links and folders may both have been named."""
+    found: dict[Path, Path] = {}
+    for run in runs:
+        found.setdefault(run.resolve(), run)
+    return [*found.values()]
 
 
 def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:

@@ -121,6 +121,12 @@ def make_solving(
     return Solving(settings, **lms)
 
 
+def check_samples(samples: int, temperature: float) -> None:
+    """Raise `UserError` where greedy decoding would write the same several times."""
+    if samples > 1 and temperature == 0:
+        raise UserError(f"--samples {samples} of a greedy solver are all alike; leave it out, or raise --temperature")
+
+
 def newest_students(runs: Path) -> dict[str, str]:
     """The newest QG and QA below ``runs`` that stand in one folder, else the newest of each, and the newest CoT, named.
 

@@ -37,6 +37,7 @@ from socratic.cli.shared import (
     Temperature,
     check_out,
     check_out_folder,
+    check_samples,
     check_utf8,
     column_names,
     complain,
@@ -220,6 +221,7 @@ def solve(
     if solver == "socratic" and not (qg or qa or lm):
         newest = newest_students(Path("runs"))
         qg, qa = newest["qg"], newest["qa"]
+    check_samples(samples, temperature)
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     if as_json or file is not None or samples > 1:
         _solve_all(solving, problems, samples, batch_size, as_json)
@@ -287,6 +289,7 @@ def evaluate(
     if solver == "likelihood":
         for problem in problems:
             offered(problem)  # refused before anything is loaded
+    check_samples(samples, temperature)
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     with_gold_plans = solving.settings.plan_by == "gold"
