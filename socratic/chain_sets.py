@@ -196,6 +196,13 @@ class RewardSettings(Settings):
     temperature: float = Field(0.7, ge=0, description="at which it does")
     seed: int = Field(0, description="of its sampling")
 
+    @field_validator("temperature")
+    @classmethod
+    def _are_drawn(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature == 0 and info.data.get("samples", 1) > 1:
+            raise ValueError("greedy answers are all alike; raise it, or give samples=1")
+        return temperature
+
 
 def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
     given, made = making.chains("train"), list[Chain]()

@@ -296,9 +296,7 @@ def _read_traces(out: Path, problems: Sequence[Problem], samples: int) -> list[T
 
 
 def _load_unscored(path: Path) -> Run:
-    config = _read_config(_existing(path))
-    if not isinstance(config.get("samples"), int):
-        raise UserError(f"{path / 'config.yaml'} has no whole number 'samples'; it is not the configuration of a run")
+    config = _run_config(path)
     problems = tuple(store.read_records(path / "problems.jsonl", Problem))
     traces = tuple(_read_traces(path, problems, config["samples"]))
     return Run(path, config, problems, traces, (), None)
@@ -310,22 +308,21 @@ def _is_kept(path: Path) -> bool:
 
 def _load_kept(path: Path, data_dir: Path | str | None) -> Run:
     """A kept run, which is complete."""
-    config = _read_config(_existing(path))
+    config = _run_config(path)
     traces = list(store.read_records(path / _KEPT, Trace))
+    metrics = store.read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+    counted = metrics.get("problems") if isinstance(metrics, dict) else None
+    if len(traces) < (expected := config["samples"] * (counted if isinstance(counted, int) else 1)):
+        raise UserError(f"{path / _KEPT} has {len(traces)} of {expected} traces; restore it")
     ids = {trace.problem_id for trace in traces}
     data, split, scheme = (config.get(key) for key in ("data", "split", "split_scheme"))
     if not (isinstance(data, str) and isinstance(split, str) and isinstance(scheme, str)):
         raise UserError(f"{path / 'config.yaml'} does not name data, split and split_scheme; restore it")
     found = load_problems(data, split, data_dir, split_scheme=scheme, columns=config.get("columns"))
     problems = tuple(problem for problem in found if problem.id in ids)
-    pairs = {(problem.id, sample) for problem in problems for sample in range(config.get("samples", 1))}
+    pairs = {(problem.id, sample) for problem in problems for sample in range(config["samples"])}
     if len(traces) != len(pairs) or {(t.problem_id, t.sample) for t in traces} != pairs:
         raise UserError(f"{path / _KEPT} does not fit the problems of {data}; give the data that it was made with")
-    if not traces:
-        raise UserError(f"{path / _KEPT} holds no traces; restore it")
-    metrics = store.read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
-    if isinstance(metrics, dict) and metrics.get("problems", len(ids)) != len(ids):
-        raise UserError(f"{path / _KEPT} has traces of {len(ids)} of {metrics['problems']} problems; restore it")
     traces, scores = _scored(problems, traces)
     return Run(path, config, problems, tuple(traces), tuple(scores), measure(traces, scores))
 
@@ -381,6 +378,13 @@ def _existing(path: Path) -> Path:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} holds no run (it has no config.yaml); give the folder that `socratic evaluate` wrote")
     return path
+
+
+def _run_config(path: Path) -> dict[str, Any]:
+    config = _read_config(_existing(path))
+    if not isinstance(config.get("samples"), int):
+        raise UserError(f"{path / 'config.yaml'} has no whole number 'samples'; it is not the configuration of a run")
+    return config
 
 
 def _read_config(path: Path) -> dict[str, Any]:

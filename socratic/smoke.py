@@ -37,6 +37,8 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """
     own = recipe.get("smoke") or {}
     small: dict[str, Any] = _at_most({**recipe, **_SMALL})
+    if temperature := (recipe.get("solving") or {}).get("temperature"):  # which several samples need
+        small["solving"] = {**small["solving"], "temperature": temperature}
     small["calculator"] = (recipe.get("calculator") or [True])[:1]
     small["students"] = {
         name: {key: _local(key, _bundled(key, value)) for key, value in student.items() if key not in _OWN}

@@ -248,7 +248,8 @@ def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
 
     log = trainer.state.log_history
     dev_losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
-    kept = trainer.state.best_global_step
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    kept = best or trainer.state.global_step
     input_tokens = sum(len(e.ids) + len(e.source) for e in start.examples)
     losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
     return {
@@ -256,7 +257,7 @@ def _metrics(start: Start, trainer: Any) -> dict[str, Any]:
         "dev_loss": dev_losses.get(kept, min(dev_losses.values(), default=None)),
         "dev_accuracy": max((entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry), default=None),
         "updates": trainer.state.global_step,
-        "kept_update": kept or trainer.state.global_step,
+        "kept_update": kept,
         "epochs": round(trainer.state.epoch or 0.0, 3),
         "learned_tokens": _learned(start.examples),
         "input_tokens": input_tokens,

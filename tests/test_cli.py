@@ -410,10 +410,9 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         (("solve", "x", "--solver", "magic"), "'magic' is not one of 'socratic'"),
         (("solve", "x", *PAIR, "--temperature", "-1"), "setting temperature=-1.0 is not usable"),
         (("solve", "x", *PAIR, "--samples", "0"), "--samples"),
-        (
-            ("solve", "x", *PAIR, "--samples", "4"),
-            "--samples 4 of a greedy solver are all alike; leave it out, or raise",
-        ),
+        (("solve", "x", *PAIR, "--samples", "4"), "4 samples of a greedy solver are all alike; give --samples 1, or"),
+        (("evaluate", "gsm8k", *PAIR, "--samples", "4", "--out", "r"), "4 samples of a greedy solver are all alike"),
+        (("reward", "c.jsonl", "--qa", "a", "--temperature", "0", "--out", "r"), "4 samples of a greedy solver"),
         (("solve", "x", *PAIR, "--set", "max_step=3"), "unknown setting 'max_step'; did you mean 'max_steps'?"),
         (("solve", "--file", "problems.txt", *PAIR), "'problems.txt' is not a problem file"),
         (("solve", "x", "--qg", "STUDENT", "--qa", "STUDENT", "--dtype", "int8"), "unknown dtype 'int8'"),

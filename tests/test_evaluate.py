@@ -99,14 +99,14 @@ def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None
     with pytest.raises(UserError, match="does not fit the problems"):
         load_run(kept)
     (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b""))
-    with pytest.raises(UserError, match="holds no traces; restore it"):
+    with pytest.raises(UserError, match="has 0 of 2 traces; restore it"):
         load_run(kept)
     lines = (run / "traces.jsonl").read_bytes().splitlines(keepends=True)
     three = [line for line in lines if problems[3].id.encode() not in line]
     (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join(three)))
     assert len(load_run(kept).problems) == 3
     (kept / "metrics.json").write_bytes((run / "metrics.json").read_bytes())
-    with pytest.raises(UserError, match="has traces of 3 of 4 problems; restore it"):
+    with pytest.raises(UserError, match="has 6 of 8 traces; restore it"):
         load_run(kept)
     with pytest.raises(UserError, match="is kept without scores, and scored whenever it is read"):
         rescore(kept)

@@ -114,6 +114,10 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             {"students.cot.student": "openai:m"},
             "students.cot.student='openai:m' is an endpoint, which cannot be trained",
         ),
+        (
+            {"sets": {"m": {"make": "reward", "student": "qa", "temperature": 0.0}}},
+            "sets.m: temperature=0.0 is not usable: greedy answers are all alike",
+        ),
         ({"sets": {"m": {"make": "soften", "student": "openai:m"}}}, "sets.m.student='openai:m' is not for soften"),
         ({"arms.cot.instruction": " "}, "arms.cot: instruction=' ' is not usable: it is not one line"),
         (

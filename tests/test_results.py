@@ -31,6 +31,12 @@ def test_metrics_are_what_the_traces_give(folder: Path, data_dir: Path) -> None:
     assert {key: metrics[key] for key in kept} == kept
 
 
+def test_a_page_is_made_again_but_for_its_prose() -> None:
+    head = "Before.\n\n<!-- made by: socratic data list -->\n```text\n"
+    assert TABLES
+    assert tables.remade(f"{head}old\n```\n\nAfter.\n") == f"{head}{tables.printed('data list')}```\n\nAfter.\n"
+
+
 def test_a_table_may_be_the_rest_of_what_is_printed() -> None:
     whole = tables.printed("data list")
     last = whole.splitlines()[-1]

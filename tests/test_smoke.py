@@ -91,6 +91,7 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
         "rounds": 5,
         "samples": 16,
         "training": {"epochs": 9},
+        "solving": {"temperature": 0.5, "max_steps": 9},
         "students": {
             "qa": {"role": "qa", "folds": 4, "lora_rank": 8, "chains": ["gold:svamp", "gold:gsm8k", "own"]},
             "larger": {"role": "qa", "student": "owner/larger"},
@@ -111,6 +112,7 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
     assert Path(other.removesuffix(":test")).is_file()
     assert small["arms"] == {"cot": {**recipe["arms"]["cot"], "on": ["test"]}}
     assert small["training"]["max_steps"] == 3
+    assert small["solving"] == {"temperature": 0.5, "max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16}
     assert "epochs" not in small["training"]
 
 

@@ -72,8 +72,8 @@ def reward(
     from socratic.rewards import answering, questions_given, rewarded, rewards
     from socratic.store import write_jsonl
 
-    check_out(out_file, chains)
     check_samples(samples, temperature)
+    check_out(out_file, chains)
     kinds = _kinds(by)
     given = read_chains(chains, data_dir, "train", "dev")
     own = read_chains(f"gold:{gold}", data_dir, "train", "dev") if gold else given if chains.startswith("gold:") else []

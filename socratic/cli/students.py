@@ -201,6 +201,7 @@ def solve(
 
     Without a problem or --file, standard input is the problem; without students, the newest pair below runs/ solves it.
     """
+    check_samples(samples, temperature)
     if text is None and file is None and sys.stdin is not None and not sys.stdin.isatty():
         text = "-"
     if text is None and file is None:
@@ -221,7 +222,6 @@ def solve(
     if solver == "socratic" and not (qg or qa or lm):
         newest = newest_students(Path("runs"))
         qg, qa = newest["qg"], newest["qa"]
-    check_samples(samples, temperature)
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     if as_json or file is not None or samples > 1:
         _solve_all(solving, problems, samples, batch_size, as_json)
@@ -284,12 +284,12 @@ def evaluate(
     from socratic.report.interventions import effects_table, investigate
     from socratic.tasks import load_chains, load_problems
 
+    check_samples(samples, temperature)
     data: dict[str, Any] = {"split_scheme": split_scheme, "columns": column_names(column)}
     problems = load_problems(name, split, data_dir, limit, **data, fold=fold)
     if solver == "likelihood":
         for problem in problems:
             offered(problem)  # refused before anything is loaded
-    check_samples(samples, temperature)
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
     solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
     with_gold_plans = solving.settings.plan_by == "gold"
