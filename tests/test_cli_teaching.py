@@ -136,6 +136,7 @@ def is_a_users_error(result: Result, *said: str) -> bool:
         ((*MODEL, "--temperature", "-1"), ["temperature=-1"]),
         ((*MODEL, "--concurrency", "0"), ["concurrency=0"]),
         ((*MODEL, "--samples", "0"), ["--samples"]),
+        ((*MODEL, "--samples", "2", "--temperature", "0"), ["2 samples at --temperature 0 are all alike"]),
         ((*MODEL, "--style", "free"), ["--style", "free"]),
         ((*MODEL, "--limit", "0"), ["--limit 0"]),
         ((*MODEL, "--limit", "-1", "--only-failed-by", "run"), ["--limit -1"]),

@@ -124,7 +124,7 @@ def make_solving(
 def check_samples(samples: int, temperature: float) -> None:
     """Raise `UserError` where greedy decoding would write the same several times."""
     if samples > 1 and temperature == 0:
-        raise UserError(f"{samples} samples of a greedy solver are all alike; give --samples 1, or raise --temperature")
+        raise UserError(f"{samples} samples at --temperature 0 are all alike; give --samples 1, or raise --temperature")
 
 
 def newest_students(runs: Path) -> dict[str, str]:

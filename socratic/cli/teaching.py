@@ -21,6 +21,7 @@ from socratic.cli.shared import (
     Settings,
     Split,
     check_out,
+    check_samples,
     column_names,
     columns_table,
     complain,
@@ -113,8 +114,7 @@ def teach(
     how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
     if lm and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
-    if samples > 1 and settings.temperature == 0:
-        raise UserError(f"--samples {samples} of a greedy teacher are all alike; leave it out, or raise --temperature")
+    check_samples(samples, settings.temperature)
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
     shown = None if style == "zero-shot-cot" else load_prompt(style, jobs[0].problem.dataset, prompt)
     if dry_run:
