@@ -121,7 +121,7 @@ def make_solving(
     return Solving(settings, **lms)
 
 
-def check_samples(samples: int, temperature: float) -> None:
+def check_samples(samples: int, temperature: float | None) -> None:
     """Raise `UserError` where greedy decoding would write the same several times."""
     if samples > 1 and temperature == 0:
         raise UserError(f"{samples} samples at --temperature 0 are all alike; give --samples 1, or raise --temperature")
