@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Read by transformers, datasets and torch when they are first imported.
@@ -60,6 +61,13 @@ def read_once() -> Iterator[None]:
         for name in ("gsm8k", "gsm8k-main", "commonsenseqa"):
             patched.setitem(TASKS, name, replace(TASKS[name], load=once(TASKS[name].load)))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_to_search() -> None:
+    """Garbage is looked for among what came after here alone: every training looks for it, in seconds else."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
