@@ -36,8 +36,10 @@ class Settings(BaseModel):
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """The known name most like ``name``, for an error message; ``""`` where none is known."""
-    return next(iter(difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.0)), "")
+    """The known name that ``name`` abbreviates (``lr``), else the one most like it; ``""`` where none is known."""
+    names = list(map(str, known))
+    meant = [whole for whole in names if "".join(word[:1] for word in whole.split("_")) == str(name)]
+    return next(iter(meant or difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)), "")
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field, field_validator
 
-from socratic.config import Settings, differences, parse_overrides
+from socratic.config import Settings, differences, nearest, parse_overrides
 from socratic.prepare import TrainSettings
 from socratic.solving import SolveSettings
 from socratic.types import UserError
@@ -49,6 +49,11 @@ def test_a_bad_value_is_one_sentence_with_key_value_and_fix(values: dict[str, An
         Made.parse(values)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("lr", "learning_rate"), ("bs", "batch_size"), ("rank", "lora_rank")])
+def test_an_abbreviation_is_the_first_setting_with_these_initials(name: str, meant: str) -> None:
+    assert nearest(name, TrainSettings.model_fields) == meant
 
 
 @pytest.mark.parametrize("values", [{"rate": True}, {"rate": "2"}, {"steps": "4"}, {"steps": True}, {"steps": 4.0}])
