@@ -31,6 +31,8 @@ from socratic.types import Chain
 settings.register_profile("socratic", deadline=None, derandomize=True)
 settings.load_profile("socratic")
 
+gc.disable()  # until the first module, see `few_to_search`: what the test modules import is no garbage
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -66,6 +68,7 @@ def read_once() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def few_to_search() -> None:
     """Garbage is looked for among what came after here alone: every training looks for it, in seconds else."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
