@@ -21,7 +21,8 @@ from socratic.answers import sub_answer_value
 from socratic.evaluate import Run, group_scores, load_run, majority_correct
 from socratic.interventions import intervene
 from socratic.lm.load import load_lm
-from socratic.pipeline import Plan, make_plan, run_plan
+from socratic.pipeline import run_plan
+from socratic.planner import Plan, make_plan
 from socratic.progress import evaluate_with_bar
 from socratic.recipe_file import read_recipe
 from socratic.report import visible

@@ -1,6 +1,6 @@
 """A recipe's file: how it is read, with its overrides set and its rounds repeated, and what is refused of it.
 
-What can be known of it alone to fail is refused here; what takes data or folders, by `pipeline`.
+What can be known of it alone to fail is refused here; what takes data or folders, by `planner`.
 """
 
 from __future__ import annotations

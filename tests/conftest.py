@@ -84,6 +84,12 @@ def few_stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
+@pytest.fixture
+def few_bundled(few_stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled stories are the first of them alone."""
+    monkeypatch.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
+
+
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, from ``SOCRATIC_SMOLLM2`` or ``models/``; skips without it."""

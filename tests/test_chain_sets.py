@@ -24,7 +24,7 @@ from tiny import byte_tokenizer
 
 from socratic import chain_sets, prompts
 from socratic.lm.scripted import ScriptedLM
-from socratic.pipeline import make_plan
+from socratic.planner import make_plan
 from socratic.recipe_file import read_recipe
 from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl

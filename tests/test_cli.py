@@ -690,6 +690,17 @@ def test_labelling_in_the_terminal(
     assert cli("compare", run, "--errors", "--json").json["errors"]["run"]["wrong"] > 0
 
 
+def test_errors_in_calculations_are_of_numbers(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
+    questions, run = tmp_path / "questions.jsonl", tmp_path / "run"
+    questions.write_text('{"question": "Can fish sing?", "answer": false}\n')
+    say(lambda transcript, kind: "Yes." if kind != "question" else sure(transcript, kind))
+    cli("evaluate", questions, *PAIR, "--out", run)
+    refused = cli("compare", run, "--errors")
+    assert refused.code == 2
+    assert f"no answer in {run} is a number" in " ".join(refused.err.split())
+    assert cli("compare", run).code == 0
+
+
 def test_a_recipe_is_planned_without_being_run(
     cli: Cli, tmp_path: Path, few_stories: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,15 +263,9 @@ def test_a_chain_of_thought_that_was_cut_says_so(cli: Cli, say: Callable[[Script
     ]
 
 
-def test_a_problem_is_drawn_by_its_id(
-    cli: Cli,
-    say: Callable[[Script], None],
-    tmp_path: Path,
-    few_stories: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("few_bundled")
+def test_a_problem_is_drawn_by_its_id(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:
     say(script)
-    monkeypatch.setattr("socratic.tasks.stories.shipped", lambda name: few_stories)
     wanted = load_problems("stories", "dev")[5]
     result = cli("tutor", *PAIR, "--data", wanted.id, "--json", stdin=f"/draw {wanted.id}\n")
     assert [text for event, text in events(result) if event == "problem"] == [wanted.question] * 2

@@ -35,6 +35,7 @@ LEVELS: list[set[str]] = [
     {"chain_sets"},
     {"recipe"},
     {"recipe_file", "stages", "tutor"},
+    {"planner"},
     {"pipeline"},
     {"demo", "demo_real", "learner", "session_file"},
     {"cli"},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import RECIPE, write
+from test_planner import RECIPE, write
 
 from socratic.recipe import PLACES
 from socratic.recipe_file import read_recipe

@@ -11,7 +11,8 @@ import yaml
 from campaign import KEY, problems, serving
 from rich.console import Console
 
-from socratic.pipeline import Plan, curves, make_plan, run_plan
+from socratic.pipeline import curves, run_plan
+from socratic.planner import Plan, make_plan
 from socratic.recipe import Recipe
 from socratic.recipe_file import read_recipe
 from socratic.smoke import smoke

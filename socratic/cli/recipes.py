@@ -26,7 +26,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and compare as a recipe says; what is done already, and has not changed, is not done again."""
-    from socratic.pipeline import curves, make_plan, run_plan
+    from socratic.pipeline import curves, run_plan
+    from socratic.planner import make_plan
     from socratic.recipe_file import read_recipe
     from socratic.store import atomic_write
 

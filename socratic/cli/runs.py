@@ -56,6 +56,9 @@ def compare(
     if plots:
         check_out_folder(plots)
     loaded = [load_run(run, data_dir) for run in distinct(runs)]
+    for run in loaded if errors else []:
+        if all(problem.answer_type != "number" for problem in run.problems):
+            raise UserError(f"--errors reads calculations, and no answer in {run.path} is a number; leave it out")
     comparison = compare_runs(loaded, common)
     with_gold = loaded if steps or errors else loaded[:1] if html or plots else []
     chains = [gold_chains(run, data_dir) for run in with_gold]
