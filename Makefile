@@ -28,7 +28,7 @@ lint: .venv/installed
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
-# Makes the tables of results/ and docs/ again from the committed traces; needs the data sets, as SOCRATIC_DATA or the Hub.
+# Makes the tables of results/ and docs/ again from the committed traces; needs the data sets as files in SOCRATIC_DATA.
 results: .venv/installed
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/replication.py

@@ -16,7 +16,7 @@ from socratic.chain_sets import MAKERS
 from socratic.cli import app
 from socratic.config import Settings
 from socratic.prepare import TrainSettings
-from socratic.recipe import ArmSpec, Recipe, SamplingSpec, SetSpec, StudentSpec
+from socratic.recipe import ArmSpec, CurveSpec, Recipe, SamplingSpec, SelectionSpec, SetSpec, StudentSpec
 from socratic.solving import SolveSettings
 from socratic.teacher.annotate import AskSettings
 from socratic.teacher.teach import TeachSettings
@@ -87,6 +87,8 @@ GROUPS: list[tuple[str, str, str, type[Settings], tuple[str, ...]]] = [
         SamplingSpec,
         (),
     ),
+    ("A selection of a recipe", "One entry below `selections`.", "recipes.md", SelectionSpec, ()),
+    ("A curve of a recipe", "One entry below `curves`.", "recipes.md", CurveSpec, ()),
     (
         "A set of a recipe",
         "One entry below `sets`; beside these stand the settings of what `make` names.",

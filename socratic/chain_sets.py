@@ -160,6 +160,13 @@ class HarvestSettings(Settings):
     )
     by: By = Field("all", description="what is looked at: all, arithmetic too, or merely the answer")
 
+    @field_validator("history")
+    @classmethod
+    def _is_of_steps(cls, history: str, info: ValidationInfo) -> str:
+        if history == "predicted" and info.data.get("share") is not None:
+            raise ValueError("share is of whole question sequences; leave one of the two out")
+        return history
+
     @field_validator("by")
     @classmethod
     def _is_of_whole_traces(cls, by: By, info: ValidationInfo) -> By:
@@ -261,6 +268,13 @@ class TeachSetSettings(ReplySettings):
 
     samples: int = Field(1, ge=1, description="chains of each training problem; of each dev problem it is one")
     prompt: str | None = Field(None, description="folder of your own prompt")
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_shown(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if prompt and info.data.get("style") == "zero-shot-cot":
+            raise ValueError("style=zero-shot-cot shows no prompt; leave it out")
+        return prompt
 
     @field_validator("samples")
     @classmethod

@@ -273,26 +273,33 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def _read_traces(out: Path, problems: Sequence[Problem], samples: int) -> list[Trace]:
-    """Stored traces, less a last line that is not whole; one that stands twice or belongs to no problem is refused.
-
-    One at which an endpoint failed may be followed by another, which then counts.
-    """
+    """Stored traces, less a last line that is not whole; one that belongs to no problem is refused."""
     path = out / "traces.jsonl"
     if not path.exists():
         return []
-    missing = {(problem.id, sample) for problem in problems for sample in range(samples)}
-    traces: dict[tuple[str, int], Trace] = {}
-    for trace in store.read_records(path, Trace, allow_torn_tail=True):
-        key = (trace.problem_id, trace.sample)
-        if key in traces and not failed_for_now(traces[key]):
-            raise UserError(f"{path} holds problem {key[0]!r} sample {key[1]} twice; remove one of the two lines")
-        if key not in missing:
+    asked = {(problem.id, sample) for problem in problems for sample in range(samples)}
+    traces = _each_once(path, store.read_records(path, Trace, allow_torn_tail=True))
+    for trace in traces:
+        if (trace.problem_id, trace.sample) not in asked:
             raise UserError(
-                f"{path} holds problem {key[0]!r} sample {key[1]}, which is not among the run's "
+                f"{path} holds problem {trace.problem_id!r} sample {trace.sample}, which is not among the run's "
                 f"{len(problems)} problems with {samples} samples each; choose another folder"
             )
-        traces[key] = trace
-    return list(traces.values())
+    return traces
+
+
+def _each_once(path: Path, traces: Iterable[Trace]) -> list[Trace]:
+    """The traces in ``path``, of which one that stands twice is refused.
+
+    One at which an endpoint failed may be followed by another, which then counts.
+    """
+    found: dict[tuple[str, int], Trace] = {}
+    for trace in traces:
+        key = (trace.problem_id, trace.sample)
+        if key in found and not failed_for_now(found[key]):
+            raise UserError(f"{path} holds problem {key[0]!r} sample {key[1]} twice; remove one of the two lines")
+        found[key] = trace
+    return list(found.values())
 
 
 def _load_unscored(path: Path) -> Run:
@@ -309,7 +316,7 @@ def _is_kept(path: Path) -> bool:
 def _load_kept(path: Path, data_dir: Path | str | None) -> Run:
     """A kept run, which is complete."""
     config = _run_config(path)
-    traces = list(store.read_records(path / _KEPT, Trace))
+    traces = _each_once(path / _KEPT, store.read_records(path / _KEPT, Trace))
     metrics = store.read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
     counted = metrics.get("problems") if isinstance(metrics, dict) else None
     if len(traces) < (expected := config["samples"] * (counted if isinstance(counted, int) else 1)):

@@ -11,7 +11,7 @@ from rich.console import Console
 from socratic import store
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
-from socratic.lm.load import ENDPOINT, hush_transformers, load_lm
+from socratic.lm.load import ENDPOINT, hush_transformers, is_encoder_decoder, load_lm
 from socratic.planner import Plan, error_of
 from socratic.progress import train_with_bars
 from socratic.recipe import place_of
@@ -20,7 +20,7 @@ from socratic.report.plots import Plot, curve_plot
 from socratic.stages import EvaluateStage, SelectStage, SetStage, Stage, TrainStage
 from socratic.tasks.sets import load_set
 from socratic.teacher.client import Endpoint
-from socratic.types import Chain
+from socratic.types import Chain, UserError
 
 
 def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
@@ -32,6 +32,7 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
         for stage in plan.stages:
             stage.check_link()
         _check_endpoints(plan)
+        _check_calculators(plan)
         recipe = yaml.safe_dump(plan.recipe.model_dump(), sort_keys=False)
         store.atomic_write(plan.out / "recipe.yaml", recipe.encode())
         store.write_json(plan.out / "overlap.json", {split: found.to_json() for split, found in plan.overlaps.items()})
@@ -58,6 +59,19 @@ def _check_endpoints(plan: Plan) -> None:
                 _, _, url = model.removeprefix(ENDPOINT).partition("@")
                 with error_of(stage.name):
                     Endpoint(url or None, concurrency=1, timeout=1)
+
+
+def _check_calculators(plan: Plan) -> None:
+    """Raise `UserError` for an arm with the calculator on whose model comes from an encoder-decoder, which has none."""
+    starts = {str(stage.folder): stage.student for stage in plan.stages if isinstance(stage, TrainStage)}
+    for stage in plan.stages:
+        if stage.done or not isinstance(stage, EvaluateStage) or not stage.settings.calculator:
+            continue
+        for model in stage.models.values():
+            while model in starts:
+                model = starts[model]
+            if is_encoder_decoder(model):
+                raise UserError(f"{stage.name}: the calculator cannot interrupt {model}; set calculator=[false]")
 
 
 def curves(plan: Plan, compared: Mapping[str, Comparison]) -> list[Plot]:

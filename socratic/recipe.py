@@ -66,7 +66,7 @@ class SetSpec(Settings):
     )
     of: list[str] = Field(["gold"], min_length=1, description="the sets, or samplings, that they are made of")
     limit: int | None = Field(
-        None, ge=1, description="only the first so many chains, or teach's problems, of train and of dev"
+        None, ge=1, description="of what it is made of only the first so many, of train and of dev; not for samplings"
     )
     student: str | None = Field(
         None, description="whom reward has answer, soften has read, or teach has write: a student or MODEL"
@@ -104,7 +104,7 @@ class SelectionSpec(Settings):
     of: list[str] = Field(min_length=1, description="the arms whose samples are pooled")
     by: By = Field("majority", description="the most frequent answer, the verifier's likeliest trace, or both")
     verifier: str | None = Field(None, description="the student that judges, or a MODEL")
-    over: Over = Field("final", description="what a trace's verdicts come to")
+    over: Over = Field("final", description="what a trace's verdicts come to, with a verifier")
     k: int | None = Field(None, ge=1, description="among so many samples; all if unset")
     match: str | None = Field(None, description="among as many as fit the tokens that this arm took for the problem")
 

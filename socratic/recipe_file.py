@@ -167,6 +167,8 @@ def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
         raise UserError(f"{where}: make={made.make} {needs}; {'name one' if maker.asks else 'leave it out'}")
     if made.make == "soften" and (made.student or "").startswith(ENDPOINT):
         raise UserError(f"{where}.student={made.student!r} is not for soften, whose teacher runs here; name a MODEL")
+    if maker.of == "runs" and made.limit:
+        raise UserError(f"{where}: limit={made.limit} is not for make={made.make}; set the limit of what it samples")
     if maker.of == "problems":
         if "of" in made.model_fields_set:
             raise UserError(f"{where}: make={made.make} asks about the problems of data; leave of={made.of} out")
@@ -212,6 +214,11 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
         raise UserError(f"{where} needs {', '.join(selection.arms)}, which run on no split together; let them")
     if (selection.verifier is None) != (selection.by == "majority"):
         raise UserError(f"{where}: by={selection.by} {'needs' if selection.verifier is None else 'takes no'} verifier")
+    if "over" in selection.model_fields_set and selection.verifier is None:
+        raise UserError(f"{where}: over={selection.over} is of a verifier's verdicts, and none is named; leave it out")
+    drawn = sum(recipe.arms[arm].get("samples", recipe.samples) for arm in selection.of)
+    if (selection.k or 0) > drawn:
+        raise UserError(f"{where}: k={selection.k} is more than the {drawn} samples that there are; draw more")
     if selection.k and selection.match:
         raise UserError(f"{where}: k and match each say how many samples to take; give one of them")
     _check_model(recipe, f"{where}.verifier", selection.verifier)

@@ -45,7 +45,8 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         for name, student in small["students"].items()
     }
     small["sets"] = {
-        name: {key: _bundled(key, value) for key, value in made.items()} | {"limit": 8}
+        name: {key: _bundled(key, value) for key, value in made.items()}
+        | ({} if made.get("make") in ("harvest", "verdicts") else {"limit": 8})  # whose samplings have theirs
         for name, made in small.get("sets", {}).items()
     }
     small["splits"] = _bundled_splits(recipe.get("splits") or ["test"])

@@ -394,7 +394,10 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN[:-1], "STUDENT"), r"student\d holds .* but no training run"),
         ((*TRAIN[:4], *TRAIN[6:]), "give --student MODEL, or --from a trained student"),
         ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
-        ((*TRAIN, "--seed", "1", "--set", "seed=2"), "--set seed=2: seed has an option of its own; give --seed"),
+        (
+            (*TRAIN, "--seed", "1", "--set", "seed=2"),
+            "--set seed=2: an option has set seed already",
+        ),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
         (("export", "STUDENT", "--out", "OUT"), "is no trained student"),
         (("solve",), "the problem is empty; give its text"),

@@ -203,6 +203,7 @@ def test_only_what_a_run_got_wrong_is_asked_for(
 
 def test_problems_without_given_steps_have_nothing_to_answer(teach: Callable[..., Result]) -> None:
     assert is_a_users_error(teach(*MODEL, "--style", "answers"), "mine.jsonl")
+    assert is_a_users_error(teach(*MODEL, "--style", "zero-shot-cot", "--prompt", "own"), "shows no prompt")
 
 
 def test_a_missing_key(teach: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

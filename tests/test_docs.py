@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder)
     (folder / "stories").mkdir()
     for file in (CHECKOUT / "data" / "stories").glob("*.jsonl"):
-        first = file.read_text("utf-8").splitlines(keepends=True)[:100]  # all of them take a second to read
+        first = file.read_text("utf-8").splitlines(keepends=True)[:150]  # all of them take a second to read
         (folder / "stories" / file.name).write_text("".join(first), "utf-8")
     return folder
 

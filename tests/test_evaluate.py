@@ -105,6 +105,13 @@ def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None
     three = [line for line in lines if problems[3].id.encode() not in line]
     (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join(three)))
     assert len(load_run(kept).problems) == 3
+    failed = {**json.loads(three[0]), "stop_reason": "model_error", "error": "it was not there"}
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join([json.dumps(failed).encode() + b"\n", *three])))
+    assert len(load_run(kept).traces) == 6, "an endpoint was asked again"
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join([three[0], *three])))
+    with pytest.raises(UserError, match="twice; remove one of the two lines"):
+        load_run(kept)
+    (kept / "traces.jsonl.gz").write_bytes(gzip.compress(b"".join(three)))
     (kept / "metrics.json").write_bytes((run / "metrics.json").read_bytes())
     with pytest.raises(UserError, match="has 6 of 8 traces; restore it"):
         load_run(kept)

@@ -247,6 +247,13 @@ def test_an_endpoint_without_a_key_is_refused_before_anything_is_trained(
     assert not any(stage.done for stage in (*plan.stages, *other.stages))
 
 
+def test_an_encoder_decoder_is_refused_the_calculator_before_it_is_trained(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, **{"students.base.student": "scratch:t5-tiny"})
+    with pytest.raises(UserError, match=r"pair on longer, .* interrupt scratch:t5-tiny; set calculator=\[false"):
+        run_plan(plan, quiet())
+    assert len(to_do(plan)) == 5
+
+
 def test_what_is_in_the_way_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / "out" / "qg-s0").mkdir(parents=True)
     plan = plan_of(tmp_path)

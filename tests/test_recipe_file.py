@@ -138,6 +138,23 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             {"sets": {"m": {"make": "harvest", "of": ["s"], "history": "predicted", "by": "answer"}}},
             "sets.m: by='answer' is not usable: history=predicted keeps steps",
         ),
+        (
+            {"sets": {"m": {"make": "harvest", "of": ["s"], "history": "predicted", "share": 0.5}}},
+            "sets.m: history='predicted' is not usable: share is of whole question sequences",
+        ),
+        (
+            {
+                "samplings": {"s": {"solver": "cot", "lm": "cot"}},
+                "sets": {"m": {"make": "harvest", "of": ["s"], "limit": 9}},
+            },
+            "sets.m: limit=9 is not for make=harvest; set the limit of what it samples",
+        ),
+        (
+            {"sets": {"m": {"make": "teach", "student": "openai:m", "style": "zero-shot-cot", "prompt": "p"}}},
+            "sets.m: prompt='p' is not usable: style=zero-shot-cot shows no prompt",
+        ),
+        ({"selections": {"s": {"of": ["cot", "pair"], "k": 3}}}, "selections.s: k=3 is more than the 2 samples"),
+        ({"selections": {"s": {"of": ["cot"], "over": "minimum"}}}, "selections.s: over=minimum is of a verifier's"),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"samples": 4}, "arms.cot: samples=4 of a greedy solver are all alike; give a temperature, or samples=1"),
         ({"arms.cot.on": ["test"]}, "arms.cot.on names 'test', which is not in splits; did you mean 'longer'?"),

@@ -65,7 +65,7 @@ def verdicts(
     settings = VerdictSettings.parse(
         {"labels": labels, "words": words, "per_problem": per_problem, "seed": seed, "keep_seen": keep_seen}
     )
-    loaded = [load_run(run) for run in runs]
+    loaded = [load_run(run, data_dir) for run in runs]
     schooled = [schooling(run, data_dir) for run in loaded]
     for unknown in sorted({reason for school in schooled for reason in school.unknown}):
         err.print(visible(f"it cannot be told which problems a student was trained on: {unknown}"), soft_wrap=True)
@@ -101,6 +101,7 @@ def select(
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="Of the verifier: fp32 (if unset), bf16 or auto.")] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose one of several samples of each problem: accuracy by their number, and what they cost.
@@ -119,7 +120,7 @@ def select(
     if sum(given is not None for given in (k, tokens, match)) > 1:
         raise UserError("--k, --tokens and --match each say how many samples to take; give one of them")
     over = over or "final"
-    loaded = [load_run(run) for run in distinct(runs)]
+    loaded = [load_run(run, data_dir) for run in distinct(runs)]
     judgements, record = _judgements(loaded, verifier, device, dtype or "fp32", batch_size) if verifier else ([], None)
     pool = pooled(loaded, judgements, over)
     ways: list[Any] = ["majority", "verifier", "weighted"] if verifier else ["majority"]
@@ -130,7 +131,7 @@ def select(
         among: dict[str, Sequence[Sample]] = {id: own[: max(sizes)] for id, own in pool.items()}
         how["k"] = max(sizes)
     else:
-        most = _budget(pool, tokens, match, loaded[0])
+        most = _budget(pool, tokens, load_run(match, data_dir) if match else None, loaded[0])
         rows = [accuracy_within(pool, most, ways)]
         among = {id: within(own, most[id]) for id, own in pool.items()}
         how["tokens"] = tokens or {"as": match.resolve().name if match else None}
@@ -173,17 +174,18 @@ def _sizes(given: str | None, samples: int) -> list[int]:
         raise UserError(f"--k {given!r} is not a list of whole numbers; give such as 1,4,16") from None
 
 
-def _budget(pool: Pool, tokens: int | None, match: Path | None, first: Run) -> dict[str, float]:
+def _budget(pool: Pool, tokens: int | None, match: Run | None, first: Run) -> dict[str, float]:
     """Tokens for each problem: ``tokens``, or what the run ``match`` decoded for it."""
     from socratic.choosing import spent
-    from socratic.evaluate import differing_problems, load_run
+    from socratic.evaluate import differing_problems
 
     if match is None:
         return dict.fromkeys(pool, float(tokens or 0))
-    other = load_run(match)
-    if other.metrics is None or differing_problems(first.problems, other.problems):
-        raise UserError(f"{match} is no complete run over the same problems as {first.path}; choose another --match")
-    return spent(other)
+    if match.metrics is None or differing_problems(first.problems, match.problems):
+        raise UserError(
+            f"{match.path} is no complete run over the same problems as {first.path}; choose another --match"
+        )
+    return spent(match)
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], ways: Sequence[str], problems: int) -> None:

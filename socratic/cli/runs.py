@@ -118,13 +118,14 @@ def _judged(
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     problem_id: Annotated[str, typer.Argument(help="Such as gsm8k/test/00007.")],
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one problem of a run: each sample's steps, answer, stop reason and score."""
     from socratic.evaluate import load_run
     from socratic.report.problem import find_problem
 
-    problem, traces = find_problem(load_run(run), problem_id)
+    problem, traces = find_problem(load_run(run, data_dir), problem_id)
     if as_json:
         for trace, _ in traces:
             print_json(trace.to_json())
@@ -139,6 +140,7 @@ def rate(
     limit: Annotated[int, typer.Option(min=1, help="Problems to rate.")] = 20,
     seed: Seed = 0,
     report: Annotated[bool, typer.Option("--report", help="Show the means and how far raters agree.")] = False,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Rate sub-questions without seeing whose they are; the same command goes on where you stopped."""
@@ -156,7 +158,7 @@ def rate(
         raise UserError("--json is for --report; ratings are typed")
     if not rater or not rater.strip() or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
-    items = rating.items([(os.path.abspath(run), load_run(run)) for run in runs], limit, seed)
+    items = rating.items([(os.path.abspath(run), load_run(run, data_dir)) for run in runs], limit, seed)
     for criterion, meaning in rating.CRITERIA.items():
         out.print(f"{criterion}: {meaning}")
     out.print("Type four digits, 0 no, 1 partly, 2 yes, such as 2 2 1 2; s skips, q stops.")

@@ -56,7 +56,7 @@ def harvest(
         raise UserError(f"{', '.join(map(str, run))} has a run twice, whose traces would count double; name each once")
     if within := [path for path in run if path.resolve() in out_file.resolve().parents]:
         raise UserError(f"{out_file} is inside the run {within[0]}, which is to be read; choose another place to write")
-    runs = [load_run(path) for path in run]
+    runs = [load_run(path, data_dir) for path in run]
     gold = [chain for one in runs for chain in gold_chains(one, data_dir).values()]
     if history == "predicted":
         done = histories(runs, gold, most=most, trained_on=trained_on)

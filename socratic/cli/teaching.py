@@ -116,6 +116,8 @@ def teach(
         raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
     check_samples(samples, settings.temperature)
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
+    if prompt and style == "zero-shot-cot":
+        raise UserError(f"--style zero-shot-cot shows no prompt; leave --prompt {prompt} out")
     shown = None if style == "zero-shot-cot" else load_prompt(style, jobs[0].problem.dataset, prompt)
     if dry_run:
         _estimate(jobs, Lesson(settings, shown, how.form or "json_schema"), how, as_json)
@@ -156,7 +158,7 @@ def _jobs(
         raise UserError(f"--limit {limit} leaves no problem to ask for; give 1 or more")
     problems = load_problems(data, split, data_dir, None if only_failed_by else limit, **how)
     if only_failed_by:
-        run = load_run(only_failed_by)
+        run = load_run(only_failed_by, data_dir)
         if not run.scores:
             raise UserError(f"{only_failed_by} is not complete, so nobody knows what failed; finish it first")
         wrong = {score.problem_id for score in run.scores if not score.correct}

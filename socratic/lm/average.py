@@ -11,7 +11,7 @@ from socratic.lm.load import load_student
 from socratic.store import files, hash_json
 from socratic.types import UserError
 
-_ALIKE = ("role", "qg_sees", "calculator", "end_id", "end_text", "substitutions", "parameters")
+_ALIKE = ("role", "qg_sees", "guidance", "format", "calculator", "end_id", "end_text", "substitutions", "parameters")
 """Fields of a card that have to be the same, beside the base."""
 
 

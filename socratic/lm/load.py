@@ -193,6 +193,21 @@ def _load_safetensors(model: str, dtype: Any) -> Any:
         ) from None
 
 
+def is_encoder_decoder(model: str) -> bool:
+    """Whether a MODEL is one, as far as its configuration says so without the weights; what has none is not."""
+    from transformers import AutoConfig
+
+    if model.startswith(("scratch:", ENDPOINT)):
+        return model == "scratch:t5-tiny"
+    folder = local_folder(model)
+    if is_checkpoint(folder) and (card := read_card(folder)).adapter:
+        return is_encoder_decoder(card.base.location)
+    try:
+        return bool(AutoConfig.from_pretrained(folder if folder.exists() else model).is_encoder_decoder)
+    except (OSError, ValueError):
+        return False
+
+
 def load_tokenizer(model: str) -> Any:
     """The tokenizer of a folder or Hub id."""
     from transformers import AutoTokenizer

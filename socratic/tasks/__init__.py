@@ -106,11 +106,12 @@ def draw_problem(name: str, data_dir: Path | str | None = None) -> tuple[Problem
 
     Raises `UserError` as `load_problems`, and for an id that is none.
     """
-    dataset = name.partition("/")[0]
-    if dataset not in TASKS or dataset == name:
+    dataset = name.partition("/")[0].removesuffix("-hub")
+    if "/" not in name or dataset not in TASKS:
         found = [(name, "test", problem) for problem in load_problems(name, "test", data_dir)]
     else:  # an id names the source row, whatever split that is in
-        parts = ((split, load_problems(dataset, split, data_dir)) for split in ("test", "train", "dev"))
+        splits = dict.fromkeys(["test", *TASKS[dataset].splits])
+        parts = ((split, load_problems(dataset, split, data_dir)) for split in splits)
         found = [(dataset, split, problem) for split, part in parts for problem in part if problem.id == name]
     if not found:
         raise UserError(f"{dataset} has no problem {name}; socratic data show {dataset} lists some")

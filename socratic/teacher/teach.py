@@ -122,14 +122,15 @@ class Lesson:
     def conversation(self, job: Job) -> Conversation:
         """Request bodies of a job, one after the other; is sent raw replies. Raises `BadReplyError`."""
         settings = self.settings
-        try:
-            chain = _chain(job, settings, (yield from self._turns(job, settings.hint_answer)))
-        except BadReplyError:
-            if not settings.hint_failed:
-                raise
-        else:
-            if not settings.hint_failed or check(chain) is None:
-                return chain
+        if not settings.hint_answer:
+            try:
+                chain = _chain(job, settings, (yield from self._turns(job, hint_answer=False)))
+            except BadReplyError:
+                if not settings.hint_failed:
+                    raise
+            else:
+                if not settings.hint_failed or check(chain) is None:
+                    return chain
         hinted = _chain(job, settings, (yield from self._turns(job, hint_answer=True)))
         return replace(hinted, metadata={**hinted.metadata, "hinted": True})
 

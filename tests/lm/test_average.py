@@ -75,6 +75,9 @@ def test_only_students_with_a_common_origin_are_averaged(base: str, students: li
         average([students[0], tmp_path / "elsewhere"], out)
     with pytest.raises(UserError, match=r"cot has role cot, .*s1 has unified"):
         average([students[0], tmp_path / "cot"], out)
+    fit(base, tmp_path / "bare", "cot", format="fine-tune-cot", **BRIEF)
+    with pytest.raises(UserError, match=r"bare has format fine-tune-cot, .*cot has transcript"):
+        average([tmp_path / "cot", tmp_path / "bare"], out)
     with pytest.raises(UserError, match="give two students or more"):
         average(students[:1], out)
     with pytest.raises(UserError, match="is no trained student"):

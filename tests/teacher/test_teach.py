@@ -198,7 +198,7 @@ def test_a_hint_that_does_not_help_leaves_the_second_fault() -> None:
 def test_a_hint_from_the_start() -> None:
     [body], chain = converse(lesson(hint_answer=True), Job(PENS, 0), RIGHT)
     assert body["messages"][-1]["content"].endswith(PROMPT.hint.format(answer="36").strip())
-    assert chain.metadata == {"split": "train"}
+    assert chain.metadata == {"split": "train", "hinted": True}
     [_, second], _ = converse(lesson(hint_failed=True), Job(PENS, 0), WRONG, RIGHT)
     assert second == body, "what is bought once, whichever asks first"
 
