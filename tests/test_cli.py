@@ -396,7 +396,7 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         ((*TRAIN, "--from", "STUDENT"), "is no trained student"),
         (
             (*TRAIN, "--seed", "1", "--set", "seed=2"),
-            "--set seed=2: an option has set seed already",
+            "--set seed=2: seed has an option of its own; give --seed",
         ),
         (("merge", "STUDENT", "--out", "OUT"), "is no trained student"),
         (("export", "STUDENT", "--out", "OUT"), "is no trained student"),

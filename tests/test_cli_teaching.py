@@ -132,6 +132,7 @@ def is_a_users_error(result: Result, *said: str) -> bool:
         ((*MODEL, "--set", "max_tokens=many"), ["max_tokens='many'"]),
         ((*MODEL, "--set", "max_tokens"), ["'max_tokens'", "key=value"]),
         ((*MODEL, "--set", "style=cot"), ["style", "--style"]),
+        ((*MODEL, "--price", "1,2", "--set", "prompt_price=3"), ["prompt_price=3", "give --price"]),
         ((*MODEL, "--set", "extra=3"), ["extra=3"]),
         ((*MODEL, "--temperature", "-1"), ["temperature=-1"]),
         ((*MODEL, "--concurrency", "0"), ["concurrency=0"]),

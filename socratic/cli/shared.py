@@ -229,7 +229,8 @@ def merged_settings(setting: list[str] | None, **options: Any) -> dict[str, Any]
     overrides = parse_overrides(setting or [])
     if doubled := sorted(options.keys() & overrides.keys()):
         name = doubled[0]
-        raise UserError(f"--set {name}={overrides[name]!r}: an option has set {name} already; leave one of the two out")
+        option = "price" if name.endswith("_price") else name.replace("_", "-")
+        raise UserError(f"--set {name}={overrides[name]!r}: {name} has an option of its own; give --{option}")
     return options | overrides
 
 
