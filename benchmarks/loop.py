@@ -45,8 +45,8 @@ def socratic_engine(**models: EngineLM) -> Contestant:
     golds: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     push, write_problem, run_device = Decoding.push, TokenSession.write_problem, DeviceLoop.run
 
-    def gold_problem(session: TokenSession, text: str) -> None:
-        write_problem(session, text)
+    def gold_problem(session: TokenSession, text: str, *format: Any) -> None:
+        write_problem(session, text, *format)
         session.first = tuple(session.ids)  # type: ignore[attr-defined]
 
     def gold_push(row: Decoding, token: int) -> None:

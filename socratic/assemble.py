@@ -186,6 +186,7 @@ def _arguments(settings: TrainSettings, start: Start, folder: Path) -> Any:
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "bf16": settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device)),
+        "fp16": False,
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device != "cpu",
         "seed": settings.seed,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import yaml
@@ -84,3 +85,12 @@ def _scalar(text: str) -> Any:
         value = float(text)
         return int(value) if value.is_integer() else value
     return yaml.safe_load(text)
+
+
+@contextmanager
+def error_of(place: str) -> Iterator[None]:
+    """Raise a `UserError` again as that of ``place``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None

@@ -70,6 +70,8 @@ def corrupt(
     an id of its own; ``keep_answer`` leaves all three as they were. Raises `UserError` where ``kinds`` fit too few,
     and for chains that are spoiled already.
     """
+    if keep_answer and "wrong_step" not in kinds:
+        raise UserError(f"only a wrong_step changes the answer, not {', '.join(kinds)}; leave keep_answer out")
     order = []
     for place, chain in enumerate(chains):
         if not in_dev(chain.question) or "made_from" in chain.metadata:

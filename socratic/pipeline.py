@@ -9,10 +9,11 @@ import yaml
 from rich.console import Console
 
 from socratic import store
+from socratic.config import error_of
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
 from socratic.lm.load import ENDPOINT, hush_transformers, is_encoder_decoder, load_lm
-from socratic.planner import Plan, error_of
+from socratic.planner import Plan
 from socratic.progress import train_with_bars
 from socratic.recipe import place_of
 from socratic.report.compare import Comparison, compare

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from socratic import store
 from socratic.chain_sets import MAKERS
-from socratic.config import Settings
+from socratic.config import Settings, error_of
 from socratic.formats import formed
 from socratic.guidance import with_plans
 from socratic.likelihood import offered
@@ -345,15 +345,6 @@ def _all_needed(stages: Iterable[Stage]) -> set[Stage]:
             found.add(stage)
             waiting += stage.needs
     return found
-
-
-@contextmanager
-def error_of(place: str) -> Iterator[None]:
-    """Raise a `UserError` again as that of ``place``."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
 
 
 def _folds(count: int | None) -> list[str | None]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from socratic.config import Settings
 from socratic.examples import build_examples, pack, unpack
@@ -57,6 +57,13 @@ class TrainSettings(Settings):
     report_to: str = Field("none", description="a tracker that transformers knows, such as tensorboard")
     trainer: dict[str, Any] = Field(default={}, description="further transformers TrainingArguments, such as optim")
 
+    @field_validator("partner")
+    @classmethod
+    def _is_asked(cls, partner: str | None, info: ValidationInfo) -> str | None:
+        if partner and info.data.get("best_by") != "accuracy":
+            raise ValueError("only best_by=accuracy asks it; set that, or leave it out")
+        return partner
+
     @field_validator("fold")
     @classmethod
     def _is_fold(cls, fold: str | None) -> str | None:
@@ -104,9 +111,16 @@ def default_learning_rate(parameters: int, lora: bool) -> float:
     return full * 4 if lora else full
 
 
+def check_sees(role: Role, qg_sees: QGSees, settings: TrainSettings) -> None:
+    """Raise `UserError` where it is said what QG reads, and no QG is trained."""
+    if qg_sees == "questions" and "qg" not in (role, settings.also):
+        raise UserError(f"qg_sees=questions is for the role qg, not {role!r}; leave it out")
+
+
 def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> Start:
     """Load or build the student and make its examples; raises `UserError` where settings and student do not fit."""
     _check_guidance(run.role, settings)
+    check_sees(run.role, run.qg_sees, settings)
     if settings.format != "transcript" and {run.role, settings.also or run.role} - {"cot", "answer"}:
         raise UserError(f"format={settings.format} is for the roles cot and answer, not {run.role!r}; leave it out")
     if settings.format != "transcript" and settings.loss == "kl":

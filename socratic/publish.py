@@ -56,6 +56,8 @@ def share_adapter(student: Path, out: Path, model: str | None) -> None:
         if model is None or not is_hub_id(model):
             raise UserError(f"{location.name} is a form of a model on the Hub; give its id with --base-model")
         base = Base(location=location.name, sha256=base.sha256, model=model)
+    elif model not in (None, base.location):
+        raise UserError(f"{student} stands on {base.location}, not on {model}; leave --base-model out")
     if out.exists() and first_file(out):
         raise UserError(f"{out} is not empty; give another --out")
     out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from pydantic import Field, field_validator
 
 from socratic.chain_sets import MAKERS
 from socratic.choosing import By, Over
-from socratic.config import Settings, nearest
+from socratic.config import Settings, error_of, nearest
 from socratic.formats import Form, one_line
 from socratic.prepare import TrainSettings
 from socratic.solving import SolveSettings
@@ -233,10 +233,8 @@ def _solver(
         raise UserError(
             f"{where}: samples={samples} of a greedy solver are all alike; give a temperature, or samples=1"
         )
-    try:
+    with error_of(where):
         parsed.check_models(**{place: arm.models.get(place) for place in PLACES})
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
     return arm, parsed
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from socratic.chain_sets import MAKERS
-from socratic.config import nearest
+from socratic.config import error_of, nearest
 from socratic.lm.load import ENDPOINT
 from socratic.lm.scratch import SCRATCH
+from socratic.prepare import check_sees
 from socratic.recipe import (
     GOLD,
     Recipe,
@@ -124,6 +125,8 @@ def _check(recipe: Recipe) -> None:
         _check_model(recipe, f"students.{name}.partner", settings.partner)
         _check_known(f"students.{name}.chains", spec.chains, [GOLD, ANSWERS, *recipe.sets], (GOLD, ANSWERS))
         check_learned(f"students.{name}.chains", spec.chains, spec.role, settings.also)
+        with error_of(f"students.{name}"):
+            check_sees(spec.role, spec.qg_sees, settings)
         _check_trainer(name, settings.trainer)
         _check_folds(f"students.{name}", spec.folds, filter(None, [spec.student, settings.partner]), specs)
     for name in recipe.sets:
@@ -245,10 +248,8 @@ def _check_roles(
 ) -> None:
     for place, model in arm.models.items():
         _check_model(recipe, f"{where}.{place}", model)
-        try:
+        with error_of(where):
             check_role(solving.solver, place, model, specs[model].role if model in specs else None)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
         if not model.startswith(ENDPOINT):
             continue
         if solving.solver == "likelihood":

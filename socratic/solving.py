@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from socratic.config import Settings
 from socratic.interventions import NOTHING, Intervention
@@ -54,6 +54,7 @@ class SolveSettings(Settings):
         None, description="compute <<expr= for the students; the checkpoint's default if unset"
     )
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
+
     seed: int = Field(
         0,
         description="of sampling; a sample depends on seed, problem and sample index alone (with the same kernels and "
@@ -62,6 +63,13 @@ class SolveSettings(Settings):
     max_steps: int = Field(16, ge=1, description="sub-questions before the loop is stopped (gold has at most 11)")
     max_tokens: int = Field(256, ge=1, description="tokens of one sub-question, sub-answer or final answer")
     max_rationale_tokens: int = Field(512, ge=1, description="tokens of the one slot of a chain of thought")
+
+    @field_validator("temperature")
+    @classmethod
+    def _is_of_what_is_written(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature and info.data.get("solver") == "likelihood":
+            raise ValueError("solver likelihood writes nothing that could be drawn; leave it out")
+        return temperature
 
     def check_models(self, qg: object, qa: object, lm: object, planner: object = None) -> None:
         """Raise `UserError` for a model that the solver needs and has not, or has and does not need."""

@@ -75,6 +75,8 @@ def test_what_is_written_before_a_mark_is_as_wrong_as_the_mark() -> None:
 
 
 def test_a_kept_answer_stays_with_its_problem() -> None:
+    with pytest.raises(UserError, match="only a wrong_step changes the answer, not verbose"):
+        spoiled("verbose", keep_answer=True)
     made = spoiled("wrong_step", keep_answer=True)
     assert (made.problem_id, made.answer, made.final_answer) == ("d/train/1", "14,400", "14,400")
     assert made.steps != TILES.steps

@@ -121,10 +121,25 @@ def test_the_command_mixes_forms(cli: Cli, tmp_path: Path) -> None:
         (["--share", "cot=1"], "--share cot=1 is not of the form"),
         (["--share", "zero-shot-cot=much"], "is not of the form"),
         (["--share", "in-context-cot=1", "--split", "test"], "would give answers away"),
+        (["--share", "zero-shot-cot=1", "--shots", "2"], "no form has problems in context"),
     ):
         refused = cli("mix", str(chains), "--out", str(made), *words)
         assert refused.code == 2
         assert why in refused.err
+
+
+def test_a_files_dev_chains_are_told_from_its_train(cli: Cli, tmp_path: Path) -> None:
+    chains, out = tmp_path / "chains.jsonl", tmp_path / "mixed.jsonl"
+    both = [*load_chains("stories", "train", limit=3), *load_chains("stories", "dev", limit=3)]
+    chains.write_text("".join(json.dumps(chain.to_json()) + "\n" for chain in both))
+    cli("mix", str(chains), "--share", "in-context-cot=1", "--shots", "2", "--out", str(out))
+    learned = {chain.question for chain in both[:3]}
+    asked = [chain.metadata["context"] for chain in read_records(out, Chain)]
+    assert len(asked) == 6
+    assert not any(chain.question in context for chain in both[3:] for context in asked)
+    assert all(any(question in context for question in learned) for context in asked)
+    cli("mix", str(chains), "--share", "zero-shot-cot=1", "--split", "dev", "--out", str(out))
+    assert [chain.question for chain in read_records(out, Chain)] == [chain.question for chain in both[3:]]
 
 
 def test_a_chain_has_one_form() -> None:

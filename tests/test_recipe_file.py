@@ -58,7 +58,17 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"arms.cot.lm": "cto"}, "arms.cot.lm='cto' is no student of this recipe.*did you mean 'cot'"),
         ({"arms.cot.lm": "qg"}, "arms.cot: qg was trained as 'qg' and cannot be the lm of solver 'cot'"),
         ({"student": "scratch:lama-mini"}, "student='scratch:lama-mini' is no student.*'scratch:llama-mini'"),
-        ({"students.qg.partner": "qaa"}, "students.qg.partner='qaa' is no student"),
+        ({"students.qg.partner": "qaa", "students.qg.best_by": "accuracy"}, "students.qg.partner='qaa' is no student"),
+        ({"students.qg.partner": "qa"}, "students.qg: partner='qa' is not usable: only best_by=accuracy asks it"),
+        ({"students.cot.qg_sees": "questions"}, "students.cot: qg_sees=questions is for the role qg, not 'cot'"),
+        (
+            {"arms.cot.solver": "likelihood", "arms.cot.temperature": 0.5},
+            "temperature=0.5 is not usable: solver likeli",
+        ),
+        (
+            {"sets": {"m": {"make": "teach", "student": "openai:m", "hint_answer": True, "hint_failed": True}}},
+            "sets.m: hint_failed=True is not usable: hint_answer gives it to every problem already",
+        ),
         ({"sets": {"more": {"make": "augment"}}}, "sets.more: kinds={} is not usable: Field required"),
         ({"sets": {"more": {"make": "augment", "kinds": ["vary"], "copy": 1}}}, "'copy' in sets.more.*mean 'copies'"),
         ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),

@@ -72,6 +72,8 @@ def augment(
     chain that miscalculates or that `curate` would reject, whose problem stands among ``chains`` or ``against``, or
     differs from one of ``against`` in its numbers alone.
     """
+    if copies > 1 and "vary" not in kinds:
+        raise UserError(f"copies={copies} are of kind vary, not of {', '.join(kinds)}; leave copies out")
     done = Augmented(list(chains))
     gate = _Gate(chains, against)
     taken = {chain.problem_id for chain in chains}

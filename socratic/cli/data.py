@@ -86,7 +86,7 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Find test problems that share 13 words in a row with a training problem, numbers masked or not."""
-    from socratic.tasks import load_problems
+    from socratic.tasks import TASKS, load_problems
     from socratic.tasks.overlap import find_overlaps
 
     columns = column_names(column)
@@ -95,7 +95,8 @@ def data_check(
         source, separator, split = name.rpartition(":")
         if not separator or Path(name).is_file():
             source, split = name, default
-        return load_problems(source, split, data_dir, split_scheme=split_scheme, columns=columns)
+        of_file = columns if source not in TASKS else None
+        return load_problems(source, split, data_dir, split_scheme=split_scheme, columns=of_file)
 
     overlaps = find_overlaps(load(train, "train"), load(test, "test"))
     if as_json:

@@ -122,12 +122,14 @@ def soften(
     from socratic.prompts import load_prompt
     from socratic.store import write_jsonl
     from socratic.targets import TOKENS
+    from socratic.tasks.sets import of_split
     from socratic.teacher.soften import load_teacher, soften_kept
 
     check_out(out_file, chains)
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} leaves no chain to read; give 1 or more")
-    given = read_chains(chains, data_dir, "train", "dev")[:limit]
+    every = read_chains(chains, data_dir, "train", "dev")
+    given = [chain for split in ("train", "dev") for chain in of_split(every, split)[:limit]]
     hush_transformers()
     device = device or default_device()
     with err.status("loading the model"):
@@ -153,7 +155,7 @@ def mix(
     chains: Annotated[str, typer.Argument(help="A file of chains, or gold:NAME for a data set's own.")],
     out_file: Annotated[Path, typer.Option("--out", help="File of the chains in their forms.")],
     share: Annotated[list[str], typer.Option(help="form=weight: zero-shot-cot, in-context-cot, …-answer. Repeatable.")],
-    shots: Annotated[int, typer.Option(min=1, help="Solved problems in context.")] = 4,
+    shots: Annotated[int | None, typer.Option(min=1, help="Solved problems in context; 4 if unset.")] = None,
     instruction: Annotated[str | None, typer.Option(help="A line before each problem.")] = None,
     solved: Annotated[str | None, typer.Option(help="The chains to draw them from, if not CHAINS.")] = None,
     split: Split = "train",
@@ -167,6 +169,7 @@ def mix(
     """
     from socratic.formats import FORMS, mixed
     from socratic.store import write_jsonl
+    from socratic.tasks.sets import of_split
 
     check_out(out_file, chains, *filter(None, [solved]))
     shares = parse_overrides(share)
@@ -174,10 +177,17 @@ def mix(
         if form not in FORMS or type(weight) not in (int, float):
             raise UserError(f"--share {form}={weight!r} is not of the form {FORMS[0]}=1; there are {', '.join(FORMS)}")
     given = read_chains(chains, data_dir, *(["train", "dev"] if split == "train" else [split]))
-    if solved is None and split != "train":
-        raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
-    drawn_from = read_chains(solved or chains, data_dir, "train")
-    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots, seed, instruction)
+    if any(weight and form.startswith("in-context") for form, weight in shares.items()):
+        if solved is None and split != "train":
+            raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
+        drawn_from = of_split(read_chains(solved or chains, data_dir, "train"), "train")
+    elif solved is None and shots is None:
+        drawn_from = []
+    else:
+        raise UserError("no form has problems in context; leave --solved and --shots out, or give in-context-… a share")
+    if split == "dev":
+        given = of_split(given, split)
+    made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots or 4, seed, instruction)
     write_jsonl(out_file, (chain.to_json() for chain in made))
     counts = Counter(str(chain.metadata["form"]) for chain in made)
     if as_json:

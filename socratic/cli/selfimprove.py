@@ -26,8 +26,11 @@ def harvest(
         Literal["any", "qg"], typer.Option("--for", help="qg: each way of asking once, if it led to right answers.")
     ] = "any",
     share: Annotated[
-        float, typer.Option(min=0, max=1, help="With --for qg: of the samples that asked so, how many were right.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="With --for qg: of the samples that asked so, how many were right; 0.5 if unset."
+        ),
+    ] = None,
     history: Annotated[
         Literal["own", "predicted"],
         typer.Option(help="predicted: gold steps behind a student's own first ones, which are not learned."),
@@ -49,6 +52,8 @@ def harvest(
         raise UserError(
             "--for qg keeps whole question sequences, --history predicted parts of them; give one of the two"
         )
+    if share is not None and wanted != "qg":
+        raise UserError(f"--share {share:g} is of question sequences; give --for qg too, or leave it out")
     if by == "answer" and history == "predicted":
         raise UserError("--history predicted keeps steps that come to gold's values; leave --by answer out")
     check_out(out_file)
@@ -61,7 +66,7 @@ def harvest(
     if history == "predicted":
         done = histories(runs, gold, most=most, trained_on=trained_on)
     else:
-        asked = share if wanted == "qg" else None
+        asked = (0.5 if share is None else share) if wanted == "qg" else None
         done = gather(runs, gold, most=most, trained_on=trained_on, share=asked, by=by)
     write_jsonl(out_file, (chain.to_json() for chain in done.chains))
     traces, problems = sum(done.counts.values()), len({chain.problem_id for chain in done.chains})

@@ -73,7 +73,8 @@ Dtype = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the de
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the first GPU if unset.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: over the cluster that RAY_ADDRESS names.")]
 PushToHub = Annotated[
-    str | None, typer.Option(metavar="REPO", help="Push the result with its card to this Hub repository, made private.")
+    str | None,
+    typer.Option(metavar="REPO", help="Push the result to this Hub repository; a new one is private."),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A further setting, key=value.")]
 
@@ -96,6 +97,7 @@ def make_solving(
     setting: list[str] | None,
     engine: Literal["local", "ray"],
     planner: str | None = None,
+    gold_is_known: bool = False,
 ) -> Solving:
     """The solver that a command's options name, its models loaded."""
     from socratic.lm.load import default_device, has_bf16
@@ -105,6 +107,8 @@ def make_solving(
     given = merged_settings(setting, solver=solver, calculator=on, temperature=temperature, seed=seed)
     settings = SolveSettings.parse(given)
     settings.check_models(qg, qa, lm, planner)
+    if settings.plan_by == "gold" and not gold_is_known:
+        raise UserError("plan_by=gold is for problems whose gold chains are known, with evaluate; give --planner")
     if engine == "ray":
         if device is not None:
             raise UserError(f"--device {device} names one of this machine's; leave it out with --engine ray")

@@ -129,6 +129,7 @@ def merge(
     """Write a LoRA student as a full model folder."""
     from socratic.lm.load import merge as merge_adapter
 
+    check_out_folder(out_dir)
     merge_adapter(adapter, out_dir)
     if push_to_hub:
         _push(out_dir, push_to_hub)
@@ -144,6 +145,7 @@ def average(
     from socratic.lm.average import average as mean
     from socratic.lm.load import hush_transformers
 
+    check_out_folder(out_dir)
     hush_transformers()
     mean(students, out_dir)
 
@@ -216,6 +218,8 @@ def solve(
         from socratic.tasks import read_lines, read_questions
 
         columns = column_names(column)
+        if file != "-" and answer_type != "number":
+            raise UserError(f"--answer-type {answer_type} is for typed problems; leave it out with --file {file}")
         problems = read_lines(_read_stdin(), answer_type, columns) if file == "-" else read_questions(file, columns)
     else:
         problems = [typed_problem(_read_stdin() if text == "-" else str(text), answer_type)]
@@ -291,7 +295,8 @@ def evaluate(
         for problem in problems:
             offered(problem)  # refused before anything is loaded
     kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
-    solving = make_solving(solver, qg, qa, lm, calculator, temperature, seed, device, dtype, setting, engine, planner)
+    how = (calculator, temperature, seed, device, dtype, setting, engine, planner)
+    solving = make_solving(solver, qg, qa, lm, *how, gold_is_known=True)
     with_gold_plans = solving.settings.plan_by == "gold"
     chains = load_chains(name, split, data_dir, **data) if kinds or with_gold_plans else []
     if with_gold_plans:

@@ -93,6 +93,8 @@ def teach(
         raise UserError("give either --model, the teacher's name at an endpoint, or --lm, a teacher that runs here")
     if lm and (base_url or batch):
         raise UserError(f"--lm {lm} runs here; leave {'--base-url' if base_url else '--batch'} out")
+    if model and (device or dtype != "auto"):
+        raise UserError(f"--{f'device {device}' if device else f'dtype {dtype}'} is for --lm; leave it out")
     given = {"temperature": temperature, "concurrency": concurrency, "base_url": base_url, "max_cost": max_cost}
     options = merged_settings(
         setting,

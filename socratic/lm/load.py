@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from socratic.lm.base import LM
-from socratic.lm.bases import SOURCES, find_base, kept_folder
+from socratic.lm.bases import SOURCES, find_base, is_hub_id, kept_folder
 from socratic.lm.checkpoint import (
     CARD,
     Base,
@@ -128,9 +128,12 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
     import peft
 
     location = find_base(card.base, folder)
-    on_student = is_checkpoint(Path(location))  # which may itself be an adapter
-    base = load_student(Path(location), dtype)[0] if on_student else load_pretrained(location, dtype, tokenizer)
-    if base.base.sha256 != card.base.sha256:
+    if is_checkpoint(Path(location)):  # which may itself be an adapter
+        base = load_student(Path(location), dtype)[0]
+    else:
+        revision = card.base.sha256 if is_hub_id(location) else None
+        base = load_pretrained(location, dtype, tokenizer, revision)
+    if base.base.sha256 != card.base.sha256 and not (card.base.sha256 is None and is_hub_id(location)):
         raise UserError(
             f"the base of {folder}, {location}, is not the one it was trained on (its sha256 is not "
             f"{card.base.sha256}); restore that file"
@@ -162,30 +165,39 @@ def merge(adapter: Path, out: Path) -> Card:
     return merged
 
 
-def load_pretrained(model: str, dtype: Any, tokenizer: Any = None) -> Pretrained:
+def load_pretrained(model: str, dtype: Any, tokenizer: Any = None, revision: str | None = None) -> Pretrained:
     """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code.
 
-    ``tokenizer``, where given, spares reading the model's own.
+    ``tokenizer``, where given, spares reading the model's own; ``revision`` is a commit of a Hub id, its newest if
+    None.
     """
     path = Path(model)
     if model.startswith("scratch:"):
         raise UserError(f"{model} knows nothing yet; train it, and give the trained student's folder")
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype, tokenizer)
-    loaded = _load_safetensors(model, dtype)
-    digest = _hash_weights(path) if path.is_dir() else getattr(loaded.config, "_commit_hash", None)
+    loaded = _load_safetensors(model, dtype, revision)
+    digest = _hash_weights(path) if path.is_dir() else _commit(model, revision)
     location = str(path.resolve()) if path.is_dir() else model
     return Pretrained(loaded, tokenizer or load_tokenizer(model), Base(location=location, sha256=digest))
 
 
-def _load_safetensors(model: str, dtype: Any) -> Any:
+def _commit(model: str, revision: str | None) -> str | None:
+    """The commit of a Hub id that was just loaded: its files lie in the download cache in a folder of that name."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _load_safetensors(model: str, dtype: Any, revision: str | None = None) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, revision=revision)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        return auto.from_pretrained(model, dtype=dtype, use_safetensors=True)
+        return auto.from_pretrained(model, dtype=dtype, use_safetensors=True, revision=revision)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(

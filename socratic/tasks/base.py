@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from socratic import answers
+from socratic.config import error_of
 from socratic.tasks.files import clean_text, read_json
 from socratic.types import AnswerType, Chain, Problem, Step, UserError
 
@@ -154,10 +155,8 @@ def checked(problem: Problem, where: str) -> Problem:
     """``problem``, whose gold is now known to parse; raises `UserError` that begins with ``where`` if it does not."""
     for name, text in (("id", problem.id), ("question", problem.question), ("answer", problem.answer)):
         clean_text(text, f"{where}: the {name}")
-    try:
+    with error_of(where):
         answers.canonical(problem.answer, problem.answer_type, problem.choices)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
     return problem
 
 

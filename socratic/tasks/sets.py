@@ -29,8 +29,12 @@ def load_set(source: str, split: str, reading: Reading) -> list[Chain]:
     path = Path(source)
     if (path.name, path.parent.parent.name) != (CHAINS, SETS) or not re.search(r"\.[0-9a-f]{8}$", path.parent.name):
         return load_named(source, split, **reading)
-    made = read_records(path, Chain)
-    return [chain for _, chain in carve([(chain.problem(), chain) for chain in made], split) if chain]
+    return of_split(read_records(path, Chain), split)
+
+
+def of_split(chains: Iterable[Chain], split: str) -> list[Chain]:
+    """Of ``chains`` of train and dev those of ``split``; of any other split all."""
+    return [chain for _, chain in carve([(chain.problem(), chain) for chain in chains], split) if chain]
 
 
 def load_named(source: str, split: str, **how: Any) -> list[Chain]:

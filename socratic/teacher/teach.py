@@ -57,6 +57,8 @@ class ReplySettings(Settings):
     def _has_a_place(cls, hint: bool, info: ValidationInfo) -> bool:
         if hint and info.data.get("style") == "zero-shot-cot":
             raise ValueError("style zero-shot-cot has no place for a hint; take style cot, or leave it out")
+        if hint and info.data.get("hint_answer"):
+            raise ValueError("hint_answer gives it to every problem already; leave one of the two out")
         return hint
 
     @field_validator("extra")

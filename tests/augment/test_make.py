@@ -126,6 +126,8 @@ def test_of_gsm8k(data_dir: Path) -> None:
     """Every chain made of a 24th of the real ones is right by the calculator and by curation, and its problem new."""
     chains = load_chains("gsm8k", "train", data_dir)[::24]
     tests = load_problems("gsm8k", "test", data_dir)
+    with pytest.raises(UserError, match="copies=3 are of kind vary, not of marks, prefix"):
+        augment(chains, ["marks", "prefix"], tests, copies=3)
     done = augment(chains, ["marks", "prefix", "vary"], tests, copies=3)
     new = done.chains[len(chains) :]
     assert done.counts["prefix"]["made"] > 400

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from test_train import fit
+from test_trainer import save_tiny
 from tiny import byte_tokenizer, causal_model, metaspace_tokenizer, problems, solved, t5_model
 
 from socratic.lm.causal import CausalLM
 from socratic.lm.checkpoint import CARD, Base, Card, check_end, is_checkpoint, read_card, save_student
 from socratic.lm.engine import EngineLM
-from socratic.lm.load import load_lm, load_pretrained, load_tokenizer, torch_dtype
+from socratic.lm.load import load_lm, load_pretrained, load_student, load_tokenizer, torch_dtype
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.store import write_manifest
 from socratic.tokens import Codec
@@ -155,7 +158,6 @@ def test_an_unknown_dtype_is_refused(student: tuple[Path, CausalLM], dtype: str)
 
 
 def test_auto_is_a_known_dtype() -> None:
-    import torch
 
     assert torch_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
 
@@ -253,7 +255,6 @@ def test_smollm2s_end_is_the_files_own(smollm2_tokenizer: Any) -> None:
 
 
 def test_smollm2_solves(smollm2_gguf: Path, tmp_path: Path) -> None:
-    import torch
 
     pretrained = load_pretrained(str(smollm2_gguf), torch.float32)
     assert pretrained.model.num_parameters() == 134_515_008
@@ -270,3 +271,25 @@ def test_a_tokenizer_alone(student: tuple[Path, CausalLM], tmp_path: Path) -> No
     assert load_tokenizer(str(student[0])).eos_token_id == student[1].codec.end_id
     with pytest.raises(UserError, match="holds no usable tokenizer"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_base_on_the_hub_is_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repo, first, second = tmp_path / "models--owner--name", "a" * 40, "b" * 40
+    for seed, commit in enumerate((first, second)):
+        save_tiny(repo / "snapshots" / commit, seed=seed)
+    newest = repo / "refs" / "main"
+    newest.parent.mkdir()
+    newest.write_text(first)
+    fit("owner/name", tmp_path / "adapter", lora_rank=2, max_steps=1)
+    assert read_card(tmp_path / "adapter").base.sha256 == first
+    before = load_student(tmp_path / "adapter", torch.float32)[0]
+    newest.write_text(second)
+    assert load_pretrained("owner/name", torch.float32).base.sha256 == second
+    after = load_student(tmp_path / "adapter", torch.float32)[0]
+    assert after.base == before.base
+    for name, weight in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], weight), (
+            "the adapter stands on the commit that it learned on"
+        )
