@@ -18,7 +18,7 @@ from itertools import groupby, islice
 from socratic.calculator import last_result
 from socratic.types import AnswerType, Score, ScoreReason, UserError
 
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 """Stands beside stored scores; it changes whenever a decision of `score` could."""
 
 MAX_CHARACTERS = 20_000
@@ -68,7 +68,7 @@ _MARKED_NUMBER = _number_pattern(r"(?:,\d{3})+|(?: \d{3})+")
 _DIGIT = re.compile(r"\d")
 _SPACED_SIGN = re.compile(r"\A([\s:*_`\"'(\[]*[-+])[ \t]*(?:[$€£][ \t]*)?(?=\.?\d)")
 
-_YESNO = re.compile(r"(?<!\w)(?<!\w-)(?:yes|no|true|false)(?!-?\w)", re.IGNORECASE)
+_YESNO = re.compile(r"(?<!\w)(?<!\w-)(?:yes|no|(?:not\s+)?(?:true|false))(?!-?\w)", re.IGNORECASE)
 _YESNO_JOINED = re.compile(r"[\s\"'*`()]*(?:(?:,[\s\"'*`()]*)?or|and(?:/or)?|/)[\s\"'*`()]*", re.IGNORECASE)
 
 _LETTER = re.compile(r"(?<![^\W_])(?<![^\W_]['’.-])[A-Z](?![^\W_]|['’-][^\W_]|[ \t]*:)")
@@ -309,7 +309,8 @@ def _read_yesno(text: str, marked: bool) -> str | None:
 
 
 def _yesno_value(word: str) -> str:
-    return "yes" if word.lower() in ("yes", "true") else "no"
+    *denied, last = word.lower().split()
+    return "yes" if (last in ("yes", "true")) is not bool(denied) else "no"
 
 
 def _read_choice(text: str, marked: bool, choices: Sequence[str] | None) -> str | None:

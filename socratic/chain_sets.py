@@ -18,7 +18,7 @@ from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
 from socratic.curate import By, curate
-from socratic.evaluate import Run, load_run
+from socratic.evaluate import Run, failed_for_now, load_run
 from socratic.formats import Form, mixed, one_line
 from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, torch_dtype
@@ -69,7 +69,14 @@ class Making:
 
     def runs(self) -> list[Run]:
         """The runs that the sources are."""
-        return [load_run(Path(source)) for source in self.sources]
+        return [_answered(load_run(Path(source))) for source in self.sources]
+
+
+def _answered(run: Run) -> Run:
+    """``run``; raises `UserError` where an endpoint failed at some of it, which would count as wrong for good."""
+    if failed := sum(map(failed_for_now, run.traces)):
+        raise UserError(f"an endpoint failed at {failed:,} of {len(run.traces):,} in {run.path}; run this again")
+    return run
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
             batch_size=64,
             console=making.console,
         )
-        made += rewarded(chains, rewards(chains, load_run(folder), gold), settings.by, settings.least)
+        made += rewarded(chains, rewards(chains, _answered(load_run(folder)), gold), settings.by, settings.least)
     return [*made, *making.chains("dev")]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratic import stats, store
-from socratic.evaluate import Metrics, Run, differing_problems, evaluate
+from socratic.evaluate import Metrics, Run, differing_problems, evaluate, failed_for_now
 from socratic.types import Judgement, Problem, Score, Trace, UserError
 
 By = Literal["majority", "verifier", "weighted"]
@@ -61,8 +61,10 @@ def judged(
         stored = (one for one in store.read_records(path, Judgement) if one.verifier == verifier)
         known = {(one.problem_id, one.sample): one for one in stored}
         waiting = [(problems[t.problem_id], t) for t in run.traces if (t.problem_id, t.sample) not in known]
+        failed = {(trace.problem_id, trace.sample) for trace in run.traces if failed_for_now(trace)}
         for one in judge(waiting) if waiting else ():
-            log.append(one.to_json())
+            if (one.problem_id, one.sample) not in failed:  # which is asked for again
+                log.append(one.to_json())
             known[one.problem_id, one.sample] = one
     return known
 

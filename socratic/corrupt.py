@@ -19,7 +19,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any, Literal, get_args
 
-from socratic.answers import sub_answer_value
+from socratic.answers import MAX_DIGITS, sub_answer_value
 from socratic.calculator import Mark, calculate, disagreements, format_result, holds, marks, without_marks
 from socratic.curate import CONSTANTS
 from socratic.numerals import NUMBER, WORD, WORDS, digits, values
@@ -288,7 +288,7 @@ class _Carried:
         if any(WORDS[word[0].lower()] in self.new for word in WORD.finditer(text)):
             raise _Impossible
         for number in reversed([*NUMBER.finditer(text)]):
-            value = self.new.get(Fraction(number[0].replace(",", "")))
+            value = self.new.get(Fraction(number[0].replace(",", "")[:MAX_DIGITS]))
             if value is not None:
                 text = _put(text, number, _as_written(number[0], value))
         return text

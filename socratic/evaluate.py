@@ -18,6 +18,7 @@ import yaml
 
 from socratic import answers, stats, store, versions
 from socratic.config import differences
+from socratic.guidance import PLAN
 from socratic.tasks import load_problems
 from socratic.types import ANSWER_ONLY, Problem, Score, ScoreReason, StopReason, Trace, UserError
 
@@ -235,10 +236,11 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
         return
     if resume == "never":
         raise UserError(f"{out} already holds a run; choose another folder or allow it to be continued")
-    differing = differences(_read_config(out), config)
+    differing, changed = differences(_read_config(out), config), []
     # A kill between the first two files of a run leaves no problems to compare with, and no traces either.
     if (out / "problems.jsonl").exists() or (out / "traces.jsonl").exists():
-        differing += _problem_differences(out / "problems.jsonl", problems)
+        changed = _problem_differences(out / "problems.jsonl", problems)
+    differing += changed
     if differing and resume != "always":
         mixed = "" if "chosen" in config else ", or --resume always to mix them"
         raise UserError(f"{out} was made with other settings ({'; '.join(differing)}); choose another folder{mixed}")
@@ -247,6 +249,8 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
     if whole < len(problems) * config["samples"]:  # else all was made with the settings that stand there
         _note_resumption(out, differing)
         store.atomic_write(out / "config.yaml", _to_yaml(config))
+    elif changed:  # its answers are scored against these problems now
+        _note_resumption(out, changed)
     store.write_jsonl(out / "problems.jsonl", records)
 
 
@@ -262,7 +266,7 @@ def _note_resumption(out: Path, differing: list[str]) -> None:
 
 def _problem_differences(path: Path, problems: Sequence[Problem]) -> list[str]:
     stored = list(store.read_records(path, Problem))
-    differing = differing_problems(stored, problems, solved_content)
+    differing = differing_problems(stored, problems, lambda one: (*solved_content(one), one.metadata.get(PLAN)))
     if not differing:
         return []
     return [f"problems: {len(stored)}, now {len(problems)}, of which {len(differing)} differ ({_some(differing)})"]

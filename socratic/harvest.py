@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -70,7 +71,10 @@ def harvest(
     by_questions = share is not None
     samples = [*_samples(runs, by_questions)]
     led: dict[tuple[str, Way], list[bool]] = {}
-    for _, problem, trace, score in samples:
+    unseen = _unseen(samples)
+    for run, problem, trace, score in samples:
+        if trained_on == "refuse" and (run.path, problem.id) not in unseen:
+            continue  # whose right answers may be remembered ones
         is_right = score.strict and trace.stop_reason == "finished"
         led.setdefault((problem.id, _questions(trace.steps)), []).append(is_right)
 
@@ -139,7 +143,7 @@ def _gathered(
 ) -> Harvest:
     """What ``made`` makes of the traces that may be used, each ``way`` once and none of gold's."""
     done = Harvest()
-    unseen = {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in held_out(run)}
+    unseen = _unseen(samples)
     if samples and not unseen and trained_on == "refuse":
         raise UserError(
             f"the students of {samples[0][0].path} may have been trained on its problems, and would repeat what they "
@@ -184,6 +188,11 @@ def _samples(runs: Sequence[Run], needs_questions: bool) -> Iterator[_Sampled]:
             if seen.setdefault(problem.id, solved_content(problem)) != solved_content(problem):
                 raise UserError(f"{run.path} has another problem {problem.id} than a run before it; harvest them apart")
             yield run, problem, traces[problem.id, score.sample], score
+
+
+def _unseen(samples: Sequence[_Sampled]) -> set[tuple[Path, str]]:
+    """The problems, by run and id, that no student of the run was trained on."""
+    return {(run.path, id) for run in {id(run): run for run, *_ in samples}.values() for id in held_out(run)}
 
 
 def _check(run: Run, needs_questions: bool) -> None:

@@ -91,6 +91,7 @@ class _Planner:
         self.scheme = [] if scheme == "authors" else [scheme]
         """What keys have of it: content alone would not tell, where one scheme's runs record another."""
         self.made: dict[Path, Stage] = {}
+        self._links: dict[Path, Path] = {}
         self.chains = cache(self._chains)
         self.problems = cache(self._problems)
         self.student = cache(self._student)
@@ -317,7 +318,12 @@ class _Planner:
             return None
 
     def _add(self, stage: S) -> S:
-        """``stage``, or the one with the same folder: seeds may share what does not depend on them."""
+        """``stage``, or the one with the same folder: seeds may share what does not depend on them.
+
+        Raises `UserError` for another stage whose link, which the tables go by, has the same name.
+        """
+        if not isinstance(stage, SetStage) and self._links.setdefault(stage.link, stage.folder) != stage.folder:
+            raise UserError(f"{stage.name} and another stage would both be called {stage.link.name}; rename one")
         known: Any = self.made.setdefault(stage.folder, stage)
         return known  # type: ignore[no-any-return]
 
@@ -375,6 +381,8 @@ def _content(model: str) -> str:
     path = Path(model)
     if path.is_file():
         return store.hash_file(path)
+    if (path / store.MANIFEST).is_file():  # which leaves out the model card, that its owner may rewrite
+        return store.hash_file(path / store.MANIFEST)
     if path.is_dir():
         return store.hash_json({name: store.hash_file(path / name) for name in store.files(path)})
     return model

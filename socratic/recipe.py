@@ -123,7 +123,9 @@ class CurveSpec(Settings):
     @field_validator("lines", mode="before")
     @classmethod
     def _numbers(cls, lines: dict[str, dict[Any, str]]) -> dict[str, dict[float, str]]:
-        return {line: {float(number): arm for number, arm in arms.items()} for line, arms in lines.items()}
+        if not isinstance(lines, dict) or not all(isinstance(arms, dict) for arms in lines.values()):
+            raise ValueError("write each line as its arms by their numbers, such as cot: {1: cot, 2: cot-2}")
+        return {line: {float(str(number)): arm for number, arm in arms.items()} for line, arms in lines.items()}
 
 
 class SamplingSpec(SolverSpec):

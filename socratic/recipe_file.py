@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from os.path import exists, isfile  # which say no, not raise, of a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,9 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
         raise UserError(f"{where}: by={selection.by} {'needs' if selection.verifier is None else 'takes no'} verifier")
     if "over" in selection.model_fields_set and selection.verifier is None:
         raise UserError(f"{where}: over={selection.over} is of a verifier's verdicts, and none is named; leave it out")
-    drawn = sum(recipe.arms[arm].get("samples", recipe.samples) for arm in selection.of)
+    if len(set(selection.of)) < len(selection.of):
+        raise UserError(f"{where}.of={selection.of} has an arm twice, whose samples would count double; name each once")
+    drawn = sum((recipe.arms[arm].get("samples") or recipe.samples) for arm in selection.of)
     if (selection.k or 0) > drawn:
         raise UserError(f"{where}: k={selection.k} is more than the {drawn} samples that there are; draw more")
     if selection.k and selection.match:
@@ -262,18 +265,18 @@ def _check_known(where: str, names: Sequence[str], known: Sequence[str], kinds: 
     """Raise `UserError` for a name that is not ``known``, no file, and no data set's, as ``KIND:NAME`` of ``kinds``."""
     for name in names:
         kind, _, data = name.partition(":")
-        if name in known or name in TASKS or expanded(name).is_file():
+        if name in known or name in TASKS or isfile(expanded(name)):
             continue
         if kind not in kinds or not data:
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {nearest(name, known)!r}?")
-        if data not in TASKS and not (kind == ANSWERS and expanded(data).is_file()):
+        if data not in TASKS and not (kind == ANSWERS and isfile(expanded(data))):
             meant = f"{kind}:{nearest(data, TASKS)}"
             raise UserError(f"{where} names {name!r}, which there is not; did you mean {meant!r}?")
 
 
 def _check_model(recipe: Recipe, where: str, model: str | None, start: bool = False) -> None:
     """Raise `UserError` for a MODEL that cannot be; what is made of nothing may be where a student starts alone."""
-    if model is None or model in recipe.students or Path(model).exists():
+    if model is None or model in recipe.students or exists(model):
         return
     if model.startswith(ENDPOINT):
         if not model.removeprefix(ENDPOINT).partition("@")[0]:

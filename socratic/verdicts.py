@@ -100,7 +100,8 @@ def _solutions(run: Run, school: Schooling | None, counts: Counter[str]) -> Iter
     problems = {problem.id: problem for problem in run.problems}
     seen = {problem.id for problem in run.problems if school and school.holds(problem)}
     right = {(score.problem_id, score.sample): score.correct for score in run.scores}
-    for trace in sorted(run.traces, key=lambda trace: trace.sample):
+    order = {problem.id: place for place, problem in enumerate(run.problems)}
+    for trace in sorted(run.traces, key=lambda trace: (order[trace.problem_id], trace.sample)):
         if trace.problem_id in seen:
             counts["seen"] += 1
         elif trace.stop_reason != "finished" or trace.answer is None:

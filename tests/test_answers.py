@@ -305,6 +305,8 @@ def test_strict_needs_a_marker_and_tolerance_must_be_named() -> None:
         ("1e-05", "number", "1/100000"),
         ("True", "yesno", "yes"),
         ("no", "yesno", "no"),
+        ("not true", "yesno", "no"),
+        ("Not false", "yesno", "yes"),
         ("b", "choice", "B"),
         ("5/1/2021", "text", "05/01/2021"),
     ],

@@ -143,6 +143,19 @@ def test_judgements_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     assert {one.read for own in pool.values() for one in own} == {20}
 
 
+def test_what_an_endpoint_failed_at_is_judged_anew(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "a", ["="])
+    first, *others = run.traces
+    failed = replace(first, stop_reason="model_error", error="it was not there", answer=None)
+
+    def judge(solutions: list[tuple[Problem, Trace]]) -> Iterator[Judgement]:
+        return (judgement(one, *([0.5] if one.answer else [])) for _, one in solutions)
+
+    key = first.problem_id, first.sample
+    assert judged(replace(run, traces=(failed, *others)), "v", judge)[key].right == ()
+    assert judged(run, "v", judge)[key].right == (0.5,)
+
+
 def test_a_chosen_run_is_compared_like_any_other(tmp_path: Path) -> None:
     model = {"name": "s", "sha256": "1", "dtype": "float32", "parameters": 5}
     first = run_of(tmp_path / "a", ["0", "=", "="], models={"lm": model})

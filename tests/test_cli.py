@@ -592,7 +592,9 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path
 ) -> None:
     say(sure)
-    cli("evaluate", chains, *PAIR, "--out", tmp_path / "run")
+    mine = tmp_path / "mine.jsonl"
+    mine.write_bytes(chains.read_bytes())
+    cli("evaluate", mine, *PAIR, "--out", tmp_path / "run")
     judged = cli("compare", tmp_path / "run", "--steps")
     assert (judged.code, judged.err) == (0, "")
     assert "BLEU" in judged.out
@@ -600,13 +602,19 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     found = cli("compare", tmp_path / "run", "--steps", "--json").json
     assert found["steps"][str(tmp_path / "run")]["token_f1"] is not None
     assert found["right_by_steps"][str(tmp_path / "run")] == {"1+": pytest.approx(1 / 3)}
-    moved = chains.rename(tmp_path / "moved.jsonl")
+    moved = mine.rename(tmp_path / "moved.jsonl")
     without = cli("compare", tmp_path / "run", "--steps", "--json")
-    moved.rename(chains)
+    moved.rename(mine)
     assert without.code == 0
     assert "is judged without gold steps" in without.err
     assert without.json["steps"][str(tmp_path / "run")]["token_f1"] is None
     assert "right_by_steps" not in without.json
+    first, *others = mine.read_text().splitlines(keepends=True)
+    record = json.loads(first)
+    mine.write_text(json.dumps({**record, "question": f"Today: {record['question']}"}) + "\n" + "".join(others))
+    changed = cli("compare", tmp_path / "run", "--steps")
+    assert "1 problems are others in the data now" in changed.err
+    assert "(problems)    2" in changed.out
 
 
 def test_a_run_remembers_the_columns_of_its_file(cli: Cli, say: Callable[[Script], None], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from socratic import answers
 from socratic.evaluate import evaluate, load_run, measure, rescore, score_trace
+from socratic.guidance import PLAN
 from socratic.tasks import load_problems
 from socratic.types import Problem, Score, Step, StopReason, Trace, UserError
 
@@ -158,6 +159,21 @@ def test_a_kill_before_the_problems_are_written_does_no_harm(tmp_path: Path) -> 
         (tmp_path / name).unlink()
     assert evaluate(PROBLEMS, Script(), tmp_path, SETTINGS)["problems"] == 6
     assert len(load_run(tmp_path).problems) == 6
+
+
+def test_another_plan_is_another_problem(tmp_path: Path) -> None:
+    first, second = ([dataclasses.replace(p, metadata={PLAN: plan}) for p in PROBLEMS] for plan in "27")
+    evaluate(first, Script(), tmp_path, SETTINGS)
+    with pytest.raises(UserError, match="of which 6 differ"):
+        evaluate(second, Script(), tmp_path, SETTINGS)
+
+
+def test_a_complete_run_notes_that_it_is_scored_against_other_problems(tmp_path: Path) -> None:
+    evaluate(PROBLEMS, Script(), tmp_path, SETTINGS)
+    others = [dataclasses.replace(PROBLEMS[0], answer="77"), *PROBLEMS[1:]]
+    evaluate(others, Script(), tmp_path, SETTINGS, resume="always")
+    [noted] = json.loads((tmp_path / "env.json").read_text())["resumed"]
+    assert "of which 1 differ" in noted["differences"][0]
 
 
 def test_every_changed_setting_is_printed_and_refused(tmp_path: Path) -> None:

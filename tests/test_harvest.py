@@ -169,6 +169,8 @@ def test_for_qg_each_way_of_asking_counts_once_if_it_led_to_right_answers() -> N
     assert [chain.sample for chain in done.chains] == [0]
     assert done.counts == {"kept": 1, "duplicate": 1, "wrong_answer": 1, "as_gold": 1}
     assert harvest([run(*traces)], [GOLD], share=0.7).counts["seldom_right"] == 2
+    known_by_heart = replace(run(*(trace(k, asked) for k in range(9)), fold=None), path=Path("round-0"))
+    assert harvest([run(*traces), known_by_heart], [GOLD], share=0.7).counts["seldom_right"] == 2
 
 
 LONG = replace(

@@ -254,6 +254,22 @@ def test_a_partner_is_another_student_whose_training_counts(tmp_path: Path) -> N
     assert next(s for s in other.stages if s.link.name == "qa-s0").key != qa.key
 
 
+def test_two_arms_of_one_name_are_refused(tmp_path: Path) -> None:
+    cot = RECIPE["arms"]["cot"]
+    with pytest.raises(UserError, match="would both be called cot-nocalc-s0; rename one"):
+        plan_of(tmp_path, arms={"cot": cot, "cot-nocalc": cot}, calculator=[True, False])
+
+
+def test_a_model_card_may_be_rewritten(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    fit("cot", load_chains(FEW, "train")[:4], "scratch:llama-micro", model, on_note=lambda note: None, max_steps=1)
+    keys = []
+    for card in ("Mine.", "Ours."):
+        (model / "README.md").write_text(card)
+        keys.append(plan_of(tmp_path, **{"arms.cot.lm": str(model)}).evaluation[0].key)
+    assert keys[0] == keys[1]
+
+
 def test_problems_that_do_not_do_are_refused_as_those_of_their_arm(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"arms.cot: .* solved problems are too few to draw 90000 from"):
         plan_of(tmp_path, **{"arms.cot.form": "in-context-cot", "arms.cot.shots": 90_000})

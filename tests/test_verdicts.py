@@ -59,6 +59,7 @@ def test_as_many_right_as_wrong_solutions_of_each_problem(tmp_path: Path) -> Non
     assert Counter(kept) == {(A, True): 1, (A, False): 1, (C, True): 2, (C, False): 2}
     assert found.counts == {"right": 3, "wrong": 3, "unmatched": 6, "duplicate": 0}
     assert made(run).chains == found.chains
+    assert made(replace(run, traces=run.traces[::-1])).chains == found.chains, "in whatever order they were solved"
     assert {c.sample for seed in range(9) for c in made(run, seed=seed).chains if c.problem_id == A} == {0, 1, 2, 3}
     assert len(made(run, per_problem=1).chains) == 4
     first = found.chains[0]

@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import combinations, combinations_with_replacement
 from math import prod
 
+from socratic.answers import MAX_DIGITS
 from socratic.calculator import calculate, disagreements, format_result, holds, marks, prose, without_marks
 from socratic.numerals import NUMBER, WORD, WORDS
 from socratic.types import CalculatorError, Chain, Step
@@ -111,7 +112,7 @@ def _mentions(text: str) -> tuple[_Mention, ...]:
     """The numbers of ``text``; kept, since each text of a chain is read at every draw."""
     return tuple(
         _Mention(
-            Fraction(match[0].replace(",", "")) if match["digits"] else WORDS[match[0].lower()],
+            Fraction(match[0].replace(",", "")[:MAX_DIGITS]) if match["digits"] else WORDS[match[0].lower()],
             match[0],
             match.start(),
             match.end(),
@@ -127,6 +128,8 @@ class _Plan:
         answers = [step.answer for step in chain.steps]
         if not all(map(_is_calculated, answers)):
             raise Impossible("untraced_number")
+        if chain.metadata.get("choices"):  # which would have to be varied too
+            raise Impossible("answer_not_traced")
         self.chain = chain
         self.whole = "\n".join([chain.question, *(text for s in chain.steps for text in (s.question, s.answer))])
         self.known = {value for value, words in _UNITS.items() if words.search(self.whole)}
@@ -151,6 +154,7 @@ class _Plan:
         return {
             *(m.value for m in _mentions(self.whole) if not _can_change(self.whole, m)),
             *(Fraction(number) for pair in ratios for number in pair),  # 3/4 of something is no 5/2 of it
+            *(m.value for m in _mentions(str(self.chain.metadata.get("context", "")))),  # which is not rewritten
             *self.known,  # 7 where a week is spoken of may be its days
             *(value for value in _UNITS if 0 < told[value] < read[value]),  # a side of 2 in 2*(2+10) is not all its 2s
         }

@@ -188,8 +188,8 @@ def label(
     from socratic.report.compare import run_names
 
     loaded = [load_run(run, data_dir) for run in runs]
-    chains = {id: chain for run in loaded for id, chain in gold_chains(run, data_dir).items()}
-    found = labels.failures(list(zip(run_names(loaded), loaded, strict=True)), chains)
+    chains = [gold_chains(run, data_dir) for run in loaded]
+    found = labels.failures(list(zip(run_names(loaded), loaded, chains, strict=True)))
     if report:
         agreed = labels.agreement(labels.read_labels([out_file]), found)
         if as_json:
@@ -239,7 +239,8 @@ def distinct(runs: Iterable[Path]) -> list[Path]:
 
 
 def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
-    """The gold chains of the run's data set, by problem id; none, and a word about it, where it is not to be had."""
+    """The gold chains of the run's problems, by id; a word about it where the data have none, or have changed since."""
+    from socratic.evaluate import stated_content
     from socratic.tasks import load_chains
 
     config = run.config
@@ -249,7 +250,15 @@ def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
     except (UserError, KeyError) as error:
         err.print(Text(visible(f"{run.path} is judged without gold steps: {error}")), soft_wrap=True)
         return {}
-    return {chain.problem_id: chain for chain in chains}
+    asked = {problem.id: stated_content(problem) for problem in run.problems}
+    found = {chain.problem_id: chain for chain in chains if chain.steps and chain.problem_id in asked}
+    changed = [id for id, chain in found.items() if stated_content(chain.problem()) != asked[id]]
+    if changed:
+        err.print(
+            Text(visible(f"{run.path}: {len(changed)} problems are others in the data now ({changed[0]}, …); no gold")),
+            soft_wrap=True,
+        )
+    return {id: chain for id, chain in found.items() if id not in {*changed}}
 
 
 def print_run(run: Path, metrics: dict[str, Any], as_json: bool) -> None:

@@ -209,6 +209,11 @@ def read_chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
         return [chain for split in splits for chain in load_chains(name, split, data_dir)]
     if not (found := list(read_records(Path(chains), Chain))):
         raise UserError(f"{chains} holds no chains; give a file that does, or gold:NAME")
+    for number, chain in enumerate(found, start=1):
+        choices, context = (chain.metadata.get(key) for key in ("choices", "context"))
+        is_list = isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
+        if not (choices is None or is_list) or not isinstance(context, str | None):
+            raise UserError(f"{chains}, chain {number}: choices are a list of texts, and context is a text; correct it")
     return found
 
 

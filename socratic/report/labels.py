@@ -67,10 +67,10 @@ class Failure:
         return self.problem.id, self.trace.sample, hash_text(seen)
 
 
-def failures(runs: Sequence[tuple[str, Run]], chains: Mapping[str, Chain]) -> list[Failure]:
-    """Every wrong numeric trace of ``runs`` with a gold chain."""
+def failures(runs: Sequence[tuple[str, Run, Mapping[str, Chain]]]) -> list[Failure]:
+    """Every wrong numeric trace of ``runs``, each with its name and gold chains, that has a gold chain."""
     found = []
-    for name, run in runs:
+    for name, run, chains in runs:
         problems = {problem.id: problem for problem in run.problems}
         errors = first_errors(run, chains)
         found += [

@@ -21,6 +21,7 @@ from socratic.answers import extract, sub_answer_value
 from socratic.calculator import disagreements, marks, prose
 from socratic.evaluate import Run
 from socratic.numerals import digits, values
+from socratic.prompts import render_problem
 from socratic.report.tables import new_table, percent, text
 from socratic.types import Chain, Problem, Step, Trace
 
@@ -63,8 +64,9 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
     solved = [t for t in run.traces if (t.problem_id, t.sample) in right]
     numeric = {problem.id for problem in run.problems if problem.answer_type == "number"}
     asked = [t for t in run.traces if t.solver not in _NOT_ASKING]
-    pairs = [pair for t in asked if t.problem_id in chains for pair in aligned(t.steps, chains[t.problem_id].steps)]
-    counts = [(len(t.steps), len(chains[t.problem_id].steps)) for t in asked if t.problem_id in chains]
+    told = {id: chain.steps for id, chain in chains.items() if all(step.question for step in chain.steps)}
+    pairs = [pair for t in asked if t.problem_id in told for pair in aligned(t.steps, told[t.problem_id])]
+    counts = [(len(t.steps), len(told[t.problem_id])) for t in asked if t.problem_id in told]
     leaks = [leak for t in asked for leak in _leaks(problems[t.problem_id], t.steps)]
     kept = [share for t in run.traces if (share := step_accuracy(t, chains.get(t.problem_id))) is not None]
     answers = [step.answer for t in run.traces for step in t.steps]
@@ -167,7 +169,7 @@ def bleu(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def _leaks(problem: Problem, steps: Sequence[Step]) -> Iterator[bool]:
-    known = values(f"{problem.context or ''} {problem.question}")  # "five" is as well known as 5
+    known = values(render_problem(problem))  # "five" is as well known as 5
     for step in steps:
         yield bool(_in_digits(step.question) - known)
         known |= values(f"{step.question} {step.answer}")

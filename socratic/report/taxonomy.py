@@ -164,13 +164,13 @@ def asked(run: Run, chains: Mapping[str, Chain]) -> Asked:
         chain = chains.get(trace.problem_id)
         if chain is None:
             continue
-        gold.update(_opening(step.question) for step in chain.steps)
+        gold.update(_opening(step.question) for step in chain.steps if step.question)
         known = values(" ".join(step.answer for step in chain.steps))
         results = [(step.question, result) for step in trace.steps if step.question for result in _results([step])]
         mine += len(results)
         beyond.update(_opening(question) for question, result in results if result not in known)
     first = [opening for opening, _ in (beyond + gold).most_common(_SHOWN)]
-    openings = {words: (gold[words] / gold.total(), beyond[words] / max(1, beyond.total())) for words in first}
+    openings = {words: (gold[words] / max(1, gold.total()), beyond[words] / max(1, beyond.total())) for words in first}
     return Asked(mine, beyond.total(), openings)
 
 

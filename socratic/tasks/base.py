@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, get_args
 from socratic import answers
 from socratic.config import error_of
 from socratic.tasks.files import clean_text, read_json
-from socratic.types import AnswerType, Chain, Problem, Step, UserError
+from socratic.types import FORMED, AnswerType, Chain, Problem, Step, UserError
 
 Part = str
 """What a data set's files hold before dev is carved out of train: ``train``, ``test``, and further tests if any."""
@@ -166,8 +166,7 @@ def gold_chain(problem: Problem, steps: Sequence[Step], **metadata: Any) -> Chai
         metadata["context"] = problem.context
     if problem.choices is not None:
         metadata["choices"] = list(problem.choices)
-    if "made_from" in problem.metadata:
-        metadata["made_from"] = problem.metadata["made_from"]
+    metadata |= {key: problem.metadata[key] for key in ("made_from", *FORMED) if key in problem.metadata}
     return Chain(
         problem_id=problem.id,
         dataset=problem.dataset,

@@ -26,6 +26,7 @@ from socratic.types import FORMED, AnswerType, Chain, Problem, Step, UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
+_CHAIN_FIELDS = {field.name for field in fields(Chain)}
 
 
 def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> list[Item]:
@@ -33,7 +34,7 @@ def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> li
     _check_columns(columns)
     rows = read_rows(path)
     first = set(rows[0].values) if path.suffix == ".jsonl" and not columns else set()
-    if first == {field.name for field in fields(Chain)}:
+    if first == _CHAIN_FIELDS:
         return carve(_stated_chains(path, rows, split), split)
     if first == {field.name for field in fields(Problem)}:
         problems = _stated_problems(path, rows)
@@ -46,7 +47,10 @@ def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> li
 
 def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """Every problem in ``path``, whether it has an answer or not (then ``""``), and whatever split it names."""
-    return questions_of(read_rows(path), path.stem, columns)
+    rows = read_rows(path)
+    if path.suffix == ".jsonl" and not columns and set(rows[0].values) == _CHAIN_FIELDS:
+        return [*{problem.id: problem for problem, _ in _stated_chains(path, rows, "test")}.values()]
+    return questions_of(rows, path.stem, columns)
 
 
 def questions_of(rows: list[Row], dataset: str, columns: Mapping[str, str] | None = None) -> list[Problem]:

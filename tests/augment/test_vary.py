@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -139,3 +140,18 @@ def test_what_is_told_twice_agrees_with_itself() -> None:
     chain = pens("Now 20% run and 80% of 300 walk. How many?", "300*.2=<<300*.2=60>>60", gold="60")
     for made in made_of(chain):
         assert sum(Fraction(part.split()[-1]) for part in made.question.split("%")[:2]) == 100
+
+
+def test_what_the_context_tells_stays_and_choices_are_not_varied() -> None:
+    chain = pens("Ann buys 12 boxes of 15 pens. How many pens are these?", "<<12*15=180>>180", gold="180")
+    told = replace(chain, metadata={"context": "A box costs 12 dollars."})
+    assert {made.question.split()[2] for made in made_of(told)} == {"12"}
+    assert {made.question.split()[2] for made in made_of(chain)} != {"12"}
+    with pytest.raises(Impossible, match="answer_not_traced"):
+        made_of(replace(chain, metadata={"choices": ["150", "180"]}))
+
+
+def test_numbers_of_thousands_of_digits_are_no_mistake_of_the_users() -> None:
+    many = "1" * 5000
+    for made in made_of(pens(f"Ann has 3 pens and {many} cups. How many pens are left?", "<<3-1=2>>2", gold="2"), 3):
+        assert many in made.question

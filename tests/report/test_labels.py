@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -23,16 +24,19 @@ from socratic.report.labels import (
     side_by_side,
 )
 from socratic.report.taxonomy import Error
-from socratic.types import Step, UserError
+from socratic.types import Chain, Step, UserError
+
+Named = list[tuple[str, Run, Mapping[str, Chain]]]
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[tuple[str, Run]]:
-    return [("slips", make_run(tmp_path / "slips", slips)), ("cot", make_run(tmp_path / "cot", chain_of_thought))]
+def runs(tmp_path: Path) -> Named:
+    made = {"slips": slips, "cot": chain_of_thought}
+    return [(name, make_run(tmp_path / name, solver), CHAINS) for name, solver in made.items()]
 
 
-def test_a_draw_has_as_many_of_each_run_and_of_each_number_of_steps(runs: list[tuple[str, Run]]) -> None:
-    found = failures(runs, CHAINS)
+def test_a_draw_has_as_many_of_each_run_and_of_each_number_of_steps(runs: Named) -> None:
+    found = failures(runs)
     drawn = draw(found, 6, seed=0)
     assert drawn == draw(found, 6, seed=0)
     assert Counter(failure.run for failure in drawn) == {"slips": 3, "cot": 3}
@@ -42,14 +46,14 @@ def test_a_draw_has_as_many_of_each_run_and_of_each_number_of_steps(runs: list[t
     assert len(draw(found, 1000, seed=0)) == len(found)
 
 
-def test_labels_are_kept_one_by_one_and_belong_to_the_trace(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+def test_labels_are_kept_one_by_one_and_belong_to_the_trace(runs: Named, tmp_path: Path) -> None:
     out, explained = tmp_path / "labels.jsonl", list[bool]()
-    drawn = draw(failures(runs, CHAINS), 4, seed=0)
+    drawn = draw(failures(runs), 4, seed=0)
     lines = iter(["nonsense", "a", "s", "E", "q"])
     assert label(drawn, "eve", out, lambda failure, left: next(lines), lambda: explained.append(True)) == 2
     assert len(explained) == 1
     assert [made.label for made in read_labels([out])] == ["arithmetic", "early_stop"]
-    copied = draw(failures([(f"{name}-copy", run) for name, run in runs], CHAINS), 4, seed=0)
+    copied = draw(failures([(f"{name}-copy", run, chains) for name, run, chains in runs]), 4, seed=0)
     left = list[Failure]()
     label(copied, "eve", out, lambda failure, more: left.append(failure) or "q", print)  # type: ignore[func-returns-value]
     assert left[0].key == drawn[1].key
@@ -61,9 +65,9 @@ def test_every_error_has_a_key_that_neither_stops_nor_skips() -> None:
     assert not {"q", "s"} & KEYS.keys()
 
 
-def test_a_file_without_its_last_newline_loses_nothing(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+def test_a_file_without_its_last_newline_loses_nothing(runs: Named, tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    drawn = draw(failures(runs, CHAINS), 4, seed=0)
+    drawn = draw(failures(runs), 4, seed=0)
     label(drawn[:2], "eve", out, lambda failure, left: "a", print)
     out.write_bytes(out.read_bytes()[:-1])
     assert label(drawn, "eve", out, lambda failure, left: "x", print) == 2
@@ -74,8 +78,8 @@ def test_a_file_without_its_last_newline_loses_nothing(runs: list[tuple[str, Run
     assert (tmp_path / "notes.txt").read_text() == "precious"
 
 
-def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
-    found = failures(runs, CHAINS)
+def test_how_far_the_rule_agrees(runs: Named, tmp_path: Path) -> None:
+    found = failures(runs)
     keys = {error: key for key, error in KEYS.items()}
     label(found, "eve", tmp_path / "eve.jsonl", lambda failure, left: keys[failure.rule], print)
     agreed = agreement(read_labels([tmp_path / "eve.jsonl"]), found)
@@ -91,17 +95,17 @@ def test_how_far_the_rule_agrees(runs: list[tuple[str, Run]], tmp_path: Path) ->
     assert confusion.row_count == len(KEYS)
     assert shares.row_count == len(runs)
     assert {run: sum(labelled.values()) for run, labelled in both["runs"].items()} == {
-        name: 2 * sum(failure.run == name for failure in found) for name, _ in runs
+        name: 2 * sum(failure.run == name for failure in found) for name, *_ in runs
     }
     with pytest.raises(UserError, match="none of the labels"):
         agreement(read_labels([tmp_path / "eve.jsonl"]), [])
 
 
 def test_what_two_runs_wrote_alike_is_counted_in_both_and_what_was_dropped_is_no_longer_the_same(
-    runs: list[tuple[str, Run]], tmp_path: Path
+    runs: Named, tmp_path: Path
 ) -> None:
-    found = failures([runs[0], ("again", runs[0][1])], CHAINS)
-    label(failures(runs[:1], CHAINS), "eve", tmp_path / "eve.jsonl", lambda failure, left: "x", print)
+    found = failures([runs[0], ("again", *runs[0][1:])])
+    label(failures(runs[:1]), "eve", tmp_path / "eve.jsonl", lambda failure, left: "x", print)
     labels = read_labels([tmp_path / "eve.jsonl"])
     assert {run: labelled["extra"] for run, labelled in agreement(labels, found)["runs"].items()} == {
         "slips": len(labels),
@@ -112,8 +116,8 @@ def test_what_two_runs_wrote_alike_is_counted_in_both_and_what_was_dropped_is_no
         agreement(labels, dropped)
 
 
-def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
-    failure = failures(runs[:1], CHAINS)[0]
+def test_gold_and_trace_stand_side_by_side(runs: Named) -> None:
+    failure = failures(runs[:1])[0]
     console = Console(width=100)
     with console.capture() as capture:
         console.print(side_by_side(failure))
@@ -130,9 +134,9 @@ def test_gold_and_trace_stand_side_by_side(runs: list[tuple[str, Run]]) -> None:
     assert capture.get().count("7") >= 300
 
 
-def test_what_cannot_be_labelled_is_said(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
+def test_what_cannot_be_labelled_is_said(runs: Named, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no wrong numeric answers"):
-        failures(runs, {})
+        failures([(*run[:2], {}) for run in runs])
     (tmp_path / "bad.jsonl").write_text(json.dumps({"problem_id": "p", "label": "odd"}) + "\n")
     with pytest.raises(UserError, match=r"bad.jsonl:1"):
         read_labels([tmp_path / "bad.jsonl"])

@@ -18,6 +18,7 @@ from socratic.report.steps import (
     steps_table,
     token_f1,
 )
+from socratic.report.taxonomy import asked
 from socratic.types import Chain, Problem, Step, Trace
 
 PROBLEM = Problem("p", "d", "test", "Ann has 3 boxes of 12 pens and gives 5 away. How many are left?", "31")
@@ -61,6 +62,22 @@ def test_faults_are_counted(tmp_path: Path) -> None:
     assert report.wrong_arithmetic == 1
     assert report.unused_step == 1
     assert report.calculator_coverage == 0.5
+
+
+def test_gold_without_questions_judges_none(tmp_path: Path) -> None:
+    rationale = replace(CHAIN, steps=tuple(replace(step, question="") for step in GOLD))
+    report = judge(judged(tmp_path, trace(*GOLD)), {"p": rationale})
+    assert (report.bleu, report.token_f1, report.granularity, report.same_count) == (None, None, None, None)
+    assert report.step_accuracy == 1
+    assert {*asked(judged(tmp_path, trace(*GOLD)), {"p": rationale}).openings} == set()
+
+
+def test_what_a_choice_tells_is_no_leak(tmp_path: Path) -> None:
+    problem = replace(PROBLEM, answer="A", answer_type="choice", choices=("61", "62"))
+    run_evaluation(
+        [problem], lambda jobs: iter([trace(Step("Is it 61?", "Yes."), answer="A")]), tmp_path, {"solver": "iterative"}
+    )
+    assert judge(load_run(tmp_path), {}).leaking == 0
 
 
 def test_without_gold_and_without_questions(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from socratic import store
-from socratic.tasks import in_dev, load_chains, load_problems
+from socratic.tasks import in_dev, load_chains, load_problems, read_questions
 from socratic.types import Chain, Problem, Step, UserError
 
 ROW: dict[str, Any] = {"question": "What is 2+3?", "answer": "5"}
@@ -209,3 +209,10 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(UserError, match=r"folder.json cannot be read \(Is a directory\)"):
         load_problems(str(tmp_path / "folder.json"), "test")
+
+
+def test_chains_are_solved_as_the_problems_that_they_are_of(tmp_path: Path) -> None:
+    told = {"choices": ["2 pens", "3 pens"], "context": "Ann counts."}
+    chain = replace(CHAIN, answer="B", answer_type="choice", final_answer="B", metadata=told)
+    [problem] = read_questions(write(tmp_path, lines(chain.to_json(), replace(chain, sample=4).to_json())))
+    assert (problem.id, problem.context, problem.choices) == (CHAIN.problem_id, "Ann counts.", ("2 pens", "3 pens"))
