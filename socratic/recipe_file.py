@@ -218,7 +218,7 @@ def _check_selection(recipe: Recipe, name: str, selection: SelectionSpec, specs:
         raise UserError(f"{where} needs {', '.join(selection.arms)}, which run on no split together; let them")
     if (selection.verifier is None) != (selection.by == "majority"):
         raise UserError(f"{where}: by={selection.by} {'needs' if selection.verifier is None else 'takes no'} verifier")
-    if "over" in selection.model_fields_set and selection.verifier is None:
+    if selection.over != "final" and selection.verifier is None:
         raise UserError(f"{where}: over={selection.over} is of a verifier's verdicts, and none is named; leave it out")
     if len(set(selection.of)) < len(selection.of):
         raise UserError(f"{where}.of={selection.of} has an arm twice, whose samples would count double; name each once")

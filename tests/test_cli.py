@@ -660,6 +660,9 @@ def test_contamination_is_found(cli: Cli, tmp_path: Path) -> None:
     assert "test/all/00000 ~ train/all/00000 (numbers masked): tom has 0 red pens" in result.out
     assert "1 of 1 test problems" in result.out
     assert cli("data", "check", "stories", "stories:longer", "--json").json["tests"] == 300
+    own = write_jsonl(tmp_path / "own.jsonl", {"q": "How many are 3 pens and 4 pens?", "answer": "7"})
+    assert cli("data", "check", "stories", own, "--column", "question=q", "--json").json["tests"] == 1
+    assert cli("data", "check", "stories", "stories", "--column", "question=q").code == 2
 
 
 def test_rating_in_the_terminal(

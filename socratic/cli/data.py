@@ -23,7 +23,7 @@ from socratic.cli.shared import (
     print_json,
 )
 from socratic.report import visible
-from socratic.types import Chain, Problem
+from socratic.types import Chain, Problem, UserError
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is, and their rows.")
 
@@ -90,6 +90,8 @@ def data_check(
     from socratic.tasks.overlap import find_overlaps
 
     columns = column_names(column)
+    if column and {train.partition(":")[0], test.partition(":")[0]} <= TASKS.keys():
+        raise UserError(f"--column {column[0]} names a column of a file, and both are data sets; leave it out")
 
     def load(name: str, default: str) -> list[Problem]:
         source, separator, split = name.rpartition(":")

@@ -177,16 +177,14 @@ def mix(
         if form not in FORMS or type(weight) not in (int, float):
             raise UserError(f"--share {form}={weight!r} is not of the form {FORMS[0]}=1; there are {', '.join(FORMS)}")
     given = read_chains(chains, data_dir, *(["train", "dev"] if split == "train" else [split]))
-    if any(weight and form.startswith("in-context") for form, weight in shares.items()):
-        if solved is None and split != "train":
-            raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
-        drawn_from = of_split(read_chains(solved or chains, data_dir, "train"), "train")
-    elif solved is None and shots is None:
-        drawn_from = []
-    else:
-        raise UserError("no form has problems in context; leave --solved and --shots out, or give in-context-… a share")
-    if split == "dev":
+    if split == "dev":  # of a file all was read
         given = of_split(given, split)
+    in_context = any(weight and form.startswith("in-context") for form, weight in shares.items())
+    if not in_context and (solved or shots):
+        raise UserError("no form has problems in context; leave --solved and --shots out, or give in-context-… a share")
+    if in_context and solved is None and split != "train":
+        raise UserError(f"solved problems out of {split} would give answers away; name other chains with --solved")
+    drawn_from = of_split(read_chains(solved or chains, data_dir, "train"), "train") if in_context else []
     made = mixed(given, {form: shares.get(form, 0) for form in FORMS}, drawn_from, shots or 4, seed, instruction)
     write_jsonl(out_file, (chain.to_json() for chain in made))
     counts = Counter(str(chain.metadata["form"]) for chain in made)
