@@ -19,6 +19,8 @@ from socratic import pipeline, stages
 from socratic.evaluate import evaluate, load_run
 from socratic.formats import mixed
 from socratic.pipeline import run_plan
+from socratic.planner import make_plan
+from socratic.recipe_file import read_recipe
 from socratic.stages import EvaluateStage, SetStage
 from socratic.store import read_jsonl
 from socratic.tasks import load_chains
@@ -87,6 +89,8 @@ def test_a_selection_stands_beside_the_arms(tmp_path: Path) -> None:
     assert [row.name for row in comparison.rows] == ["cot", "pair", "voted", "matched"]
     assert [row.metrics["samples"] for row in comparison.rows] == [2, 1, 1, 1]
     assert not to_do(plan)
+    as_read = make_plan(read_recipe(plan.out / "recipe.yaml", {}), plan.out)
+    assert not to_do(as_read), "the recipe that is kept is the same"
     changed = plan_of(tmp_path, arms=arms, selections={**selections, "voted": {"of": ["cot"], "k": 1}}, curves=curves)
     assert to_do(changed) == ["choose voted on longer, seed 0"]
 
