@@ -68,7 +68,7 @@ _MARKED_NUMBER = _number_pattern(r"(?:,\d{3})+|(?: \d{3})+")
 _DIGIT = re.compile(r"\d")
 _SPACED_SIGN = re.compile(r"\A([\s:*_`\"'(\[]*[-+])[ \t]*(?:[$€£][ \t]*)?(?=\.?\d)")
 
-_YESNO = re.compile(r"(?<!\w)(?<!\w-)(?:yes|no|(?:not\s+)?(?:true|false))(?!-?\w)", re.IGNORECASE)
+_YESNO = re.compile(r"(?<!\w)(?<!\w-)(?:yes|no|(?:not[ \t]+)?(?:true|false))(?!-?\w)", re.IGNORECASE)
 _YESNO_JOINED = re.compile(r"[\s\"'*`()]*(?:(?:,[\s\"'*`()]*)?or|and(?:/or)?|/)[\s\"'*`()]*", re.IGNORECASE)
 
 _LETTER = re.compile(r"(?<![^\W_])(?<![^\W_]['’.-])[A-Z](?![^\W_]|['’-][^\W_]|[ \t]*:)")

@@ -18,7 +18,7 @@ from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
 from socratic.curate import By, curate
-from socratic.evaluate import Run, failed_for_now, load_run
+from socratic.evaluate import Run, load_run
 from socratic.formats import Form, mixed, one_line
 from socratic.harvest import harvest, histories
 from socratic.lm.load import ENDPOINT, default_device, load_lm, torch_dtype
@@ -69,14 +69,7 @@ class Making:
 
     def runs(self) -> list[Run]:
         """The runs that the sources are."""
-        return [_answered(load_run(Path(source))) for source in self.sources]
-
-
-def _answered(run: Run) -> Run:
-    """``run``; raises `UserError` where an endpoint failed at some of it, which would count as wrong for good."""
-    if failed := sum(map(failed_for_now, run.traces)):
-        raise UserError(f"an endpoint failed at {failed:,} of {len(run.traces):,} in {run.path}; run this again")
-    return run
+        return [load_run(Path(source)) for source in self.sources]
 
 
 @dataclass(frozen=True)
@@ -101,6 +94,13 @@ class AugmentSettings(Settings):
     copies: int = Field(1, ge=1, description="variations of each problem")
     seed: int = Field(0, description="of the numbers drawn")
 
+    @field_validator("copies")
+    @classmethod
+    def _are_varied(cls, copies: int, info: ValidationInfo) -> int:
+        if copies > 1 and "vary" not in info.data.get("kinds", ["vary"]):
+            raise ValueError("only kind vary makes several; leave it out")
+        return copies
+
 
 def _augment(making: Making, settings: AugmentSettings) -> list[Chain]:
     given = making.chains("train", "dev")
@@ -118,6 +118,13 @@ class CorruptSettings(Settings):
     )
     keep_answer: bool = Field(False, description="a wrong step leaves the final answer right")
     seed: int = Field(0, description="of which chains, and how")
+
+    @field_validator("keep_answer")
+    @classmethod
+    def _is_wrong_elsewhere(cls, keep_answer: bool, info: ValidationInfo) -> bool:
+        if keep_answer and "wrong_step" not in info.data.get("kinds", ["wrong_step"]):
+            raise ValueError("only kind wrong_step changes the answer; leave it out")
+        return keep_answer
 
 
 def _corrupt(making: Making, settings: CorruptSettings) -> list[Chain]:
@@ -244,7 +251,7 @@ def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
             batch_size=64,
             console=making.console,
         )
-        made += rewarded(chains, rewards(chains, _answered(load_run(folder)), gold), settings.by, settings.least)
+        made += rewarded(chains, rewards(chains, load_run(folder), gold), settings.by, settings.least)
     return [*made, *making.chains("dev")]
 
 
@@ -364,6 +371,14 @@ class MixSettings(Settings):
 
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
+
+    @field_validator("shots")
+    @classmethod
+    def _are_shown(cls, shots: int, info: ValidationInfo) -> int:
+        if not any(form.startswith("in-context") and share for form, share in info.data.get("shares", {}).items()):
+            raise ValueError("no form has problems in context; leave it out")
+        return shots
+
     instruction: str | None = Field(None, description="a line before each problem")
     _is_one_line = field_validator("instruction")(one_line)
     seed: int = Field(0, description="of the draws")

@@ -104,6 +104,12 @@ def failed_for_now(trace: Trace) -> bool:
     return trace.stop_reason == "model_error" and not (trace.error or "").startswith(_FINAL)
 
 
+def check_answered(run: Run) -> None:
+    """Raise `UserError` where an endpoint failed at samples of ``run``, which would count as wrong for good."""
+    if failed := sum(map(failed_for_now, run.traces)):
+        raise UserError(f"an endpoint failed at {failed:,} of {len(run.traces):,} in {run.path}; run that again")
+
+
 def rescore(run: Path) -> Metrics:
     """Score a complete run again from its stored traces, with the present scorer and no model."""
     if _is_kept(run):

@@ -20,7 +20,7 @@ from socratic import stats
 from socratic.answers import sub_answer_value
 from socratic.calculator import disagreements
 from socratic.curate import By, check, equations
-from socratic.evaluate import Run, solved_content
+from socratic.evaluate import Run, check_answered, solved_content
 from socratic.loops import normalised
 from socratic.numerals import values
 from socratic.origin import held_out, student_chain
@@ -70,9 +70,9 @@ def harvest(
     """
     by_questions = share is not None
     samples = [*_samples(runs, by_questions)]
-    led: dict[tuple[str, Way], list[bool]] = {}
     unseen = _unseen(samples)
-    for run, problem, trace, score in samples:
+    led: dict[tuple[str, Way], list[bool]] = {}
+    for run, problem, trace, score in samples if by_questions else ():
         if trained_on == "refuse" and (run.path, problem.id) not in unseen:
             continue  # whose right answers may be remembered ones
         is_right = score.strict and trace.stop_reason == "finished"
@@ -93,7 +93,7 @@ def harvest(
     def way(chain: Chain) -> Way:
         return _questions(chain.steps) if by_questions else equations(chain)
 
-    return _gathered(samples, gold, made, way, most, trained_on)
+    return _gathered(samples, unseen, gold, made, way, most, trained_on)
 
 
 def histories(
@@ -130,11 +130,13 @@ def histories(
         given = chain.metadata.get("given_steps", 0)
         return tuple(text for step in chain.steps[:given] for text in normalised(step))
 
-    return _gathered([*_samples(runs, needs_questions=True)], first.values(), made, way, most, trained_on)
+    samples = [*_samples(runs, needs_questions=True)]
+    return _gathered(samples, _unseen(samples), first.values(), made, way, most, trained_on)
 
 
 def _gathered(
     samples: Sequence[_Sampled],
+    unseen: set[tuple[Path, str]],
     gold: Iterable[Chain],
     made: Callable[[Run, Problem, Trace, Score], Chain | str],
     way: Callable[[Chain], Way],
@@ -143,7 +145,6 @@ def _gathered(
 ) -> Harvest:
     """What ``made`` makes of the traces that may be used, each ``way`` once and none of gold's."""
     done = Harvest()
-    unseen = _unseen(samples)
     if samples and not unseen and trained_on == "refuse":
         raise UserError(
             f"the students of {samples[0][0].path} may have been trained on its problems, and would repeat what they "
@@ -199,6 +200,7 @@ def _check(run: Run, needs_questions: bool) -> None:
     """Raise `UserError` for a run that nothing may be learned from."""
     if not run.scores:
         raise UserError(f"{run.path} is not complete; finish it with the command that began it")
+    check_answered(run)
     if run.config.get("intervention") or run.config.get("plan_by") == "gold":
         raise UserError(
             f"{run.path} gave its students words that are not their own; give a run without --swap and gold plans"

@@ -66,7 +66,7 @@ def _check_calculators(plan: Plan) -> None:
     """Raise `UserError` for an arm with the calculator on whose model comes from an encoder-decoder, which has none."""
     starts = {str(stage.folder): stage.student for stage in plan.stages if isinstance(stage, TrainStage)}
     for stage in plan.stages:
-        if stage.done or not isinstance(stage, EvaluateStage) or not stage.settings.calculator:
+        if not isinstance(stage, EvaluateStage) or not stage.settings.calculator or stage.done:
             continue
         for model in stage.models.values():
             while model in starts:

@@ -381,7 +381,7 @@ def _content(model: str) -> str:
     path = Path(model)
     if path.is_file():
         return store.hash_file(path)
-    if (path / store.MANIFEST).is_file():  # which leaves out the model card, that its owner may rewrite
+    if is_checkpoint(path):  # its manifest leaves out the model card, which its owner may rewrite
         return store.hash_file(path / store.MANIFEST)
     if path.is_dir():
         return store.hash_json({name: store.hash_file(path / name) for name in store.files(path)})

@@ -25,9 +25,9 @@ _SMALL: dict[str, Any] = {
     "solving": {"max_steps": 2, "max_tokens": 8, "max_rationale_tokens": 16},
 }
 _WITH_CHOICES = str(shipped("data") / "everyday.jsonl")
-_MOST = {"rounds": 1, "folds": 2, "samples": 2, "k": 2}
+_MOST = {"rounds": 1, "folds": 2, "samples": 2, "k": 1}
 _OWN_CHAINS = ("gold:", "answers:")
-_OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "trainer")
+_OWN = (*_SMALL["training"], "epochs", "learning_rate", "lora_rank", "best_by", "partner", "trainer")
 
 
 def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:

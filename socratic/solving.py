@@ -54,7 +54,6 @@ class SolveSettings(Settings):
         None, description="compute <<expr= for the students; the checkpoint's default if unset"
     )
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
-
     seed: int = Field(
         0,
         description="of sampling; a sample depends on seed, problem and sample index alone (with the same kernels and "
@@ -68,7 +67,7 @@ class SolveSettings(Settings):
     @classmethod
     def _is_of_what_is_written(cls, temperature: float, info: ValidationInfo) -> float:
         if temperature and info.data.get("solver") == "likelihood":
-            raise ValueError("solver likelihood writes nothing that could be drawn; leave it out")
+            raise ValueError("solver likelihood writes nothing that could be drawn; give temperature=0")
         return temperature
 
     def check_models(self, qg: object, qa: object, lm: object, planner: object = None) -> None:

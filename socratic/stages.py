@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from socratic import store
+from socratic.answers import SCORER_VERSION
 from socratic.chain_sets import Maker, Making
 from socratic.choosing import choose, judged, pooled, spent, within, write_chosen
 from socratic.config import Settings
@@ -209,9 +210,11 @@ class SelectStage(Stage):
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run is complete, and has no sample that is to be asked for again."""
+    """Whether a run is complete, scored as now, and has no sample that is to be asked for again."""
     try:
         run = load_run(folder)
     except UserError:
         return False
-    return run.metrics is not None and not any(map(failed_for_now, run.traces))
+    if run.metrics is None or run.metrics["scorer_version"] != SCORER_VERSION:
+        return False
+    return not any(map(failed_for_now, run.traces))

@@ -230,7 +230,7 @@ def _train(
 def _recipe(run: TrainingRun, settings: TrainSettings, start: Start, data: str) -> str:
     """The same for trainings that differ in their seed alone, in that of the students they start from, or in places."""
     base = start.student.base
-    origin = (start.before and start.before.recipe) or base.sha256 or base.location
+    origin = (start.before and start.before.recipe) or base.content
     partner = settings.partner
     if partner and is_checkpoint(Path(partner)):
         partner = read_card(Path(partner)).recipe

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from socratic.answers import sub_answer_value
 from socratic.config import Settings
-from socratic.evaluate import Run, solved_content
+from socratic.evaluate import Run, check_answered, solved_content
 from socratic.origin import Schooling, student_chain
 from socratic.types import Chain, Problem, Trace, UserError
 
@@ -91,6 +91,7 @@ def _solutions(run: Run, school: Schooling | None, counts: Counter[str]) -> Iter
     """The finished traces of ``run`` that may be learned from; counts the others."""
     if run.metrics is None:
         raise UserError(f"{run.path} is not complete; continue it with `socratic evaluate`")
+    check_answered(run)
     for problem in run.problems:
         if problem.split not in ("train", "dev"):
             raise UserError(

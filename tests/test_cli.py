@@ -613,7 +613,7 @@ def test_steps_are_judged_where_gold_is_found_and_where_not(
     record = json.loads(first)
     mine.write_text(json.dumps({**record, "question": f"Today: {record['question']}"}) + "\n" + "".join(others))
     changed = cli("compare", tmp_path / "run", "--steps")
-    assert "1 problems are others in the data now" in changed.err
+    assert "1 of its problems read otherwise in the data now" in changed.err
     assert "(problems)    2" in changed.out
 
 

@@ -118,6 +118,12 @@ def test_what_a_student_was_trained_on_is_refused() -> None:
     assert list(both.pass_at_1) == ["held_out", "trained_on"]
 
 
+def test_what_an_endpoint_failed_at_is_not_counted_as_wrong() -> None:
+    failed = trace(1, (), answer="", stop_reason="model_error", error="it was not there")
+    with pytest.raises(UserError, match="an endpoint failed at 1 of 2 in round-1; run that again"):
+        harvest([run(trace(0, OTHER_WAY), failed)])
+
+
 def test_of_a_variant_the_run_knows_the_fold() -> None:
     variant = replace(PENS, metadata={"made_from": "d/train/0"})
     with pytest.raises(UserError, match="may have been trained"):

@@ -168,6 +168,18 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"curves": {"c": {"x": "n", "lines": ["cot"]}}}, "lines=.* is not usable: write each line as its arms"),
         ({"curves": {"c": {"x": "n", "lines": {"l": {"many": "cot"}}}}}, "lines=.* is not usable"),
         ({"students.cot.student": "x" * 300}, "students.cot.student='x+' is no student of this recipe"),
+        (
+            {"sets": {"m": {"make": "mix", "shares": {"zero-shot-cot": 1.0}, "shots": 8}}},
+            "sets.m: shots=8 is not usable: no form has problems in context",
+        ),
+        (
+            {"sets": {"m": {"make": "augment", "kinds": ["prefix"], "copies": 3}}},
+            "sets.m: copies=3 is not usable: only kind vary makes several",
+        ),
+        (
+            {"sets": {"m": {"make": "corrupt", "share": 1, "kinds": ["verbose"], "keep_answer": True}}},
+            "sets.m: keep_answer=True is not usable: only kind wrong_step changes the answer",
+        ),
         ({"selections": {"s": {"of": ["cot"], "over": "minimum"}}}, "selections.s: over=minimum is of a verifier's"),
         ({"students": {"a/b": {"role": "cot"}}}, "students has the name 'a/b', which makes no folder"),
         ({"samples": 4}, "arms.cot: samples=4 of a greedy solver are all alike; give a temperature, or samples=1"),

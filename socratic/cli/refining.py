@@ -17,7 +17,6 @@ from socratic.cli.shared import (
     DataDir,
     Device,
     Dtype,
-    Limit,
     Samples,
     Seed,
     Settings,
@@ -108,7 +107,7 @@ def soften(
         Literal["socratic", "cot"], typer.Option(help="How the chains are read: with sub-questions, or without.")
     ] = "socratic",
     top: Annotated[int, typer.Option(min=1, max=100, help="Likeliest tokens kept at each place.")] = 5,
-    limit: Limit = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many, of train and of dev.")] = None,
     device: Device = None,
     dtype: Dtype = "auto",
     data_dir: DataDir = None,

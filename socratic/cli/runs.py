@@ -253,12 +253,12 @@ def gold_chains(run: Run, data_dir: str | None) -> dict[str, Chain]:
     asked = {problem.id: stated_content(problem) for problem in run.problems}
     found = {chain.problem_id: chain for chain in chains if chain.steps and chain.problem_id in asked}
     changed = [id for id, chain in found.items() if stated_content(chain.problem()) != asked[id]]
+    for id in changed:
+        del found[id]
     if changed:
-        err.print(
-            Text(visible(f"{run.path}: {len(changed)} problems are others in the data now ({changed[0]}, …); no gold")),
-            soft_wrap=True,
-        )
-    return {id: chain for id, chain in found.items() if id not in {*changed}}
+        said = f"{run.path}: {len(changed)} of its problems read otherwise in the data now ({changed[0]} first)"
+        err.print(Text(visible(f"{said} and are judged without gold steps")), soft_wrap=True)
+    return found
 
 
 def print_run(run: Path, metrics: dict[str, Any], as_json: bool) -> None:

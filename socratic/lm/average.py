@@ -55,7 +55,7 @@ def _check_alike(students: Sequence[Path], cards: Sequence[Card]) -> None:
     if cards[0].base.location.startswith("scratch:"):
         raise UserError(f"{students[0]} was trained from nothing, so it has no weights in common with another")
     for student, card in zip(students[1:], cards[1:], strict=True):
-        base, other_base = ((c.base.sha256 or c.base.location, c.base.location) for c in (card, cards[0]))
+        base, other_base = ((c.base.content, c.base.location) for c in (card, cards[0]))
         pairs = [(name, getattr(card, name), getattr(cards[0], name)) for name in _ALIKE]
         if base[0] != other_base[0]:
             pairs.append(("base", base[1], other_base[1]))

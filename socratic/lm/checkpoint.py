@@ -34,6 +34,11 @@ class Base(Settings):
     sha256: str | None
     model: str | None = None
 
+    @property
+    def content(self) -> str:
+        """What tells it from other bases: its weights' hash, or its name, since a commit may change a page alone."""
+        return self.sha256 if self.sha256 and len(self.sha256) == 64 else self.location
+
 
 class Card(Settings):
     """All that `solve` must know of a trained student, and what made it."""

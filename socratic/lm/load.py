@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         )
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's use of transformers
         merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
-    record = Base(location=str(folder.resolve()), sha256=hash_json([base.base.sha256, _hash_weights(folder)]))
+    record = Base(location=str(folder.resolve()), sha256=hash_json([card.base.sha256, _hash_weights(folder)]))
     return Pretrained(merged, tokenizer, record), card
 
 
@@ -205,15 +206,16 @@ def _load_safetensors(model: str, dtype: Any, revision: str | None = None) -> An
         ) from None
 
 
+@cache  # many arms share a base
 def is_encoder_decoder(model: str) -> bool:
     """Whether a MODEL is one, as far as its configuration says so without the weights; what has none is not."""
     from transformers import AutoConfig
 
-    if model.startswith(("scratch:", ENDPOINT)):
+    if model.startswith(("scratch:", ENDPOINT)) or model.endswith(".gguf"):
         return model == "scratch:t5-tiny"
     folder = local_folder(model)
     if is_checkpoint(folder) and (card := read_card(folder)).adapter:
-        return is_encoder_decoder(card.base.location)
+        return is_encoder_decoder(find_base(card.base, folder))
     try:
         return bool(AutoConfig.from_pretrained(folder if folder.exists() else model).is_encoder_decoder)
     except (OSError, ValueError):
