@@ -371,6 +371,9 @@ class MixSettings(Settings):
 
     shares: dict[Form, float] = Field(min_length=1, description="of each form, how often it is drawn")
     shots: int = Field(4, ge=1, description="solved problems in context")
+    instruction: str | None = Field(None, description="a line before each problem")
+    _is_one_line = field_validator("instruction")(one_line)
+    seed: int = Field(0, description="of the draws")
 
     @field_validator("shots")
     @classmethod
@@ -378,10 +381,6 @@ class MixSettings(Settings):
         if not any(form.startswith("in-context") and share for form, share in info.data.get("shares", {}).items()):
             raise ValueError("no form has problems in context; leave it out")
         return shots
-
-    instruction: str | None = Field(None, description="a line before each problem")
-    _is_one_line = field_validator("instruction")(one_line)
-    seed: int = Field(0, description="of the draws")
 
 
 def _mix(making: Making, settings: MixSettings) -> list[Chain]:

@@ -53,7 +53,7 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
 def _check_endpoints(plan: Plan) -> None:
     """Raise `UserError` for an endpoint that a stage will ask and that has no key or no address."""
     for stage in plan.stages:
-        if stage.done or not isinstance(stage, SetStage | EvaluateStage):
+        if not isinstance(stage, SetStage | EvaluateStage) or stage.done:
             continue
         for model in (stage.students if isinstance(stage, SetStage) else stage.models).values():
             if model.startswith(ENDPOINT):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from socratic.chain_sets import MAKERS
 from socratic.store import shipped
 from socratic.tasks import TASKS
 from socratic.types import UserError
@@ -44,9 +45,10 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: _local(key, _bundled(key, value)) for key, value in student.items() if key not in _OWN}
         for name, student in small["students"].items()
     }
+    of_runs = {name for name, maker in MAKERS.items() if maker.of == "runs"}
     small["sets"] = {
         name: {key: _bundled(key, value) for key, value in made.items()}
-        | ({} if made.get("make") in ("harvest", "verdicts") else {"limit": 8})  # whose samplings have theirs
+        | ({} if made.get("make") in of_runs else {"limit": 8})  # whose samplings have theirs
         for name, made in small.get("sets", {}).items()
     }
     small["splits"] = _bundled_splits(recipe.get("splits") or ["test"])

@@ -15,7 +15,7 @@ from test_evaluate import SETTINGS
 from test_planner import FEW, MORE, RECIPE, plan_of, to_do
 from test_verdicts import trace
 
-from socratic import pipeline, stages
+from socratic import answers, pipeline, stages
 from socratic.evaluate import evaluate, load_run
 from socratic.formats import mixed
 from socratic.pipeline import run_plan
@@ -220,6 +220,20 @@ def test_seeds_are_one_arm_and_calculators_are_apart(tmp_path: Path) -> None:
     for comparison, name in zip(compared.values(), ("cot-s0", "cot-nocalc-s0"), strict=True):
         [row] = comparison.rows
         assert (row.name, len(row.runs), row.runs[0]) == ("cot", 2, name)
+
+
+def test_another_scorer_scores_again_and_solves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"arms": {"cot": RECIPE["arms"]["cot"]}, "students": {"cot": RECIPE["students"]["cot"]}}
+    plan = plan_of(tmp_path, **small)
+    run_plan(plan, quiet())
+    traces = tmp_path / "out" / "longer" / "cot-s0" / "traces.jsonl"
+    before = traces.read_bytes()
+    for module in (answers, stages):
+        monkeypatch.setattr(module, "SCORER_VERSION", "next")
+    assert to_do(plan) == ["cot on longer, seed 0"]
+    [comparison] = run_plan(plan, quiet()).values()
+    assert comparison.rows[0].metrics["scorer_version"] == "next"
+    assert traces.read_bytes() == before
 
 
 def test_a_damaged_evaluation_is_done_again(tmp_path: Path) -> None:

@@ -211,8 +211,10 @@ def is_encoder_decoder(model: str) -> bool:
     """Whether a MODEL is one, as far as its configuration says so without the weights; what has none is not."""
     from transformers import AutoConfig
 
-    if model.startswith(("scratch:", ENDPOINT)) or model.endswith(".gguf"):
+    if model.startswith("scratch:"):
         return model == "scratch:t5-tiny"
+    if model.startswith(ENDPOINT) or model.endswith(".gguf"):
+        return False
     folder = local_folder(model)
     if is_checkpoint(folder) and (card := read_card(folder)).adapter:
         return is_encoder_decoder(find_base(card.base, folder))

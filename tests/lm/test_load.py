@@ -287,6 +287,7 @@ def test_a_base_on_the_hub_is_its_commit(tmp_path: Path, monkeypatch: pytest.Mon
     before = load_student(tmp_path / "adapter", torch.float32)[0]
     newest.write_text(second)
     assert load_pretrained("owner/name", torch.float32).base.sha256 == second
+    assert load_lm("owner/name").fingerprint == second
     after = load_student(tmp_path / "adapter", torch.float32)[0]
     assert after.base == before.base
     for name, weight in before.model.state_dict().items():
