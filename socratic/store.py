@@ -13,8 +13,9 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
@@ -23,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from socratic.types import UserError
 
 T = TypeVar("T")
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _SYNC_SECONDS = 0.1
@@ -97,17 +99,24 @@ def read_records(path: Path, cls: type[T], *, allow_torn_tail: bool = False) -> 
     ``allow_torn_tail`` leaves out a last line without its newline: one that is being written, or was cut by a kill.
     Raises `UserError` with file and line at anything else that is no such record.
     """
-    adapter = TypeAdapter(cls)
     for number, line, _ in _objects(path, allow_torn_tail):
-        try:
-            yield adapter.validate_json(line, strict=True, extra="forbid")
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UserError(
-                f"{path}:{number}: field {field!r} of this {cls.__name__.lower()} is not usable ({first['msg']}); "
-                "correct that line"
-            ) from None
+        yield parse_record(f"{path}:{number}", line, cls)
+
+
+def parse_record(where: str, text: bytes | str, cls: type[T]) -> T:
+    """The JSON object ``text`` as an instance of the dataclass ``cls``, every field checked.
+
+    Raises `UserError` that begins with ``where`` at anything that is no such record.
+    """
+    try:
+        record: T = _adapter(cls).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{where}: field {field!r} of this {cls.__name__.lower()} is not usable ({first['msg']}); correct that line"
+        ) from None
+    return record
 
 
 class JsonlAppender:

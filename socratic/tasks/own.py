@@ -13,10 +13,11 @@ two parts by the dev rule. Lines that this package wrote load as they are: probl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from socratic import store
 from socratic.config import nearest
@@ -24,20 +25,20 @@ from socratic.tasks.base import SPLITS, Item, carve, checked, gold_chain
 from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
 from socratic.types import FORMED, AnswerType, Chain, Problem, Step, UserError
 
+T = TypeVar("T")
+
 SUFFIXES = (".jsonl", ".json", ".csv")
 FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
-_CHAIN_FIELDS = {field.name for field in fields(Chain)}
 
 
 def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> list[Item]:
     """The items of ``split`` in ``path``; every fault is a `UserError` with file and line."""
     _check_columns(columns)
     rows = read_rows(path)
-    first = set(rows[0].values) if path.suffix == ".jsonl" and not columns else set()
-    if first == _CHAIN_FIELDS:
-        return carve(_stated_chains(path, rows, split), split)
-    if first == {field.name for field in fields(Problem)}:
-        problems = _stated_problems(path, rows)
+    if not columns and _are_records(rows, Chain):
+        return carve(_stated_chains(rows, split), split)
+    if not columns and _are_records(rows, Problem):
+        problems = _stated_problems(rows)
         _refuse_doubles(rows, problems)
         return [(problem, None) for problem in problems if problem.split == split]
     items = [_item(row, number, path.stem, split, columns or {}) for number, row in enumerate(rows)]
@@ -47,15 +48,14 @@ def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> li
 
 def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """Every problem in ``path``, whether it has an answer or not (then ``""``), and whatever split it names."""
-    rows = read_rows(path)
-    if path.suffix == ".jsonl" and not columns and set(rows[0].values) == _CHAIN_FIELDS:
-        return [*{problem.id: problem for problem, _ in _stated_chains(path, rows, "test")}.values()]
-    return questions_of(rows, path.stem, columns)
+    return questions_of(read_rows(path), path.stem, columns)
 
 
 def questions_of(rows: list[Row], dataset: str, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """The problems that stand in ``rows``, as `load_questions` has them."""
     _check_columns(columns)
+    if not columns and _are_records(rows, Chain):
+        return [*{problem.id: problem for problem, _ in _stated_chains(rows, "test")}.values()]
     problems = [
         _problem(row, number, dataset, "test", columns or {}, answered=False) for number, row in enumerate(rows)
     ]
@@ -148,20 +148,29 @@ def _steps(row: Row, value: Any) -> list[Step]:
     return steps
 
 
-def _stated_problems(path: Path, rows: list[Row]) -> list[Problem]:
-    problems = [
-        checked(problem, row.where) for row, problem in zip(rows, store.read_records(path, Problem), strict=True)
-    ]
+def _are_records(rows: list[Row], cls: type[Chain] | type[Problem]) -> bool:
+    """Whether this package wrote ``rows`` (by the first), which CSV, where everything is text, never is."""
+    values = rows[0].values
+    return set(values) == {field.name for field in fields(cls)} and isinstance(values["metadata"], dict)
+
+
+def _stated_problems(rows: list[Row]) -> list[Problem]:
+    problems = [checked(_record(row, Problem), row.where) for row in rows]
     for row, problem in zip(rows, problems, strict=True):
         if problem.split not in SPLITS:
             raise UserError(f"{row.where}: the split {problem.split!r} is unknown; use one of {', '.join(SPLITS)}")
     return problems
 
 
-def _stated_chains(path: Path, rows: list[Row], split: str) -> list[Item]:
+def _record(row: Row, cls: type[T]) -> T:
+    return store.parse_record(row.where, json.dumps(row.values), cls)
+
+
+def _stated_chains(rows: list[Row], split: str) -> list[Item]:
     items: list[Item] = []
     first: dict[str, tuple[str, Problem]] = {}
-    for row, chain in zip(rows, store.read_records(path, Chain), strict=True):
+    for row in rows:
+        chain = _record(row, Chain)
         problem = Problem(
             id=chain.problem_id,
             dataset=chain.dataset,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from socratic import store
-from socratic.tasks import in_dev, load_chains, load_problems, read_questions
+from socratic.tasks import in_dev, load_chains, load_problems, read_lines, read_questions
 from socratic.types import Chain, Problem, Step, UserError
 
 ROW: dict[str, Any] = {"question": "What is 2+3?", "answer": "5"}
@@ -214,5 +214,11 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
 def test_chains_are_solved_as_the_problems_that_they_are_of(tmp_path: Path) -> None:
     told = {"choices": ["2 pens", "3 pens"], "context": "Ann counts."}
     chain = replace(CHAIN, answer="B", answer_type="choice", final_answer="B", metadata=told)
-    [problem] = read_questions(write(tmp_path, lines(chain.to_json(), replace(chain, sample=4).to_json())))
-    assert (problem.id, problem.context, problem.choices) == (CHAIN.problem_id, "Ann counts.", ("2 pens", "3 pens"))
+    both = [chain.to_json(), replace(chain, sample=4).to_json()]
+    array = write(tmp_path, json.dumps(both), "mine.json")
+    files = [read_questions(write(tmp_path, lines(*both))), read_questions(array)]
+    piped = [read_lines(lines(*both), "number"), read_lines(json.dumps(both), "number")]
+    for [problem] in files + piped:
+        assert (problem.id, problem.answer_type) == (CHAIN.problem_id, "choice")
+        assert (problem.context, problem.choices) == ("Ann counts.", ("2 pens", "3 pens"))
+    assert load_chains(array, "test") == [chain, replace(chain, sample=4)]
