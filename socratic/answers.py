@@ -267,23 +267,26 @@ def _number_value(match: re.Match[str]) -> str | None:
         whole, rest = _decimal(match["whole"]), _fraction(match["over"], match["under"])
         value = None if whole is None or rest is None else whole + rest
     else:
-        value = _fraction(match["number"], match["divisor"] or "1") if match["number"] else None
+        value = _fraction(match["number"], match["divisor"]) if match["number"] else None
     if value is None:
         return None
     negative = match["inner"] == "-" or (match["sign"] == "-" and not _subtracts(match.string, match.start()))
     return str(-value if negative else value)
 
 
-def _fraction(over: str, under: str) -> Fraction | None:
-    numerator, denominator = _decimal(over), _decimal(under)
+def _fraction(over: str, under: str | None) -> Fraction | None:
+    numerator = _decimal(over)
+    if under is None:
+        return numerator
+    denominator = _decimal(under)
     return numerator / denominator if numerator is not None and denominator else None
 
 
 def _decimal(text: str) -> Fraction | None:
     digits, _, exponent = text.replace(",", "").replace(" ", "").lower().partition("e")
-    if abs(int(exponent or "0")) > MAX_EXPONENT:
-        return None
-    return Fraction(digits) * Fraction(10) ** int(exponent or "0")
+    if not exponent:
+        return Fraction(digits)
+    return Fraction(digits) * Fraction(10) ** int(exponent) if abs(int(exponent)) <= MAX_EXPONENT else None
 
 
 def _subtracts(text: str, position: int) -> bool:

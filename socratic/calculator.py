@@ -254,6 +254,7 @@ def _canonical(expr: str, result: str) -> str:
     return f"<<{expr}={format_result(value)}>>"
 
 
+@lru_cache(maxsize=100_000)  # runs that are compared share their gold, and what is in it
 def _value(expr: str) -> Fraction | None:
     try:
         return calculate(expr)

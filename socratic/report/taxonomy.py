@@ -87,6 +87,12 @@ def _gold(problem: str, steps: tuple[Step, ...]) -> tuple[list[Calculation], set
     return gold, stated, reachable(gold, stated) | {*_results(steps)}
 
 
+@cache
+def _known(steps: tuple[Step, ...]) -> set[Fraction]:
+    """The numbers that gold's steps state."""
+    return values(" ".join(step.answer for step in steps))
+
+
 def _dropped(trace: Trace) -> Iterator[Step]:
     """The step that does not stand, up to its last whole word: behind that a number may have been cut off."""
     if trace.rejected is not None:
@@ -165,7 +171,7 @@ def asked(run: Run, chains: Mapping[str, Chain]) -> Asked:
         if chain is None:
             continue
         gold.update(_opening(step.question) for step in chain.steps if step.question)
-        known = values(" ".join(step.answer for step in chain.steps))
+        known = _known(chain.steps)
         results = [(step.question, result) for step in trace.steps if step.question for result in _results([step])]
         mine += len(results)
         beyond.update(_opening(question) for question, result in results if result not in known)
