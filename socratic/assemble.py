@@ -6,7 +6,6 @@ This module imports torch and transformers at its top; `socratic.train` imports 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.prepare import Start, TrainingRun, TrainSettings
 from socratic.prompts import FORMATS, format_name
 from socratic.solving import SolveSettings, Solving
-from socratic.store import check_manifest, is_main_process, process_count
+from socratic.store import check_manifest, process_count
 from socratic.tokens import Codec
 from socratic.trainer import Guard, Notes, StudentTrainer, collate, compile_layers, to_row
 from socratic.types import UserError
@@ -72,12 +71,13 @@ def make_trainer(
     return trainer
 
 
-def last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str | None:
-    """The newest checkpoint that is whole, as is the best one it names; others are named and removed.
+def last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> tuple[str | None, list[Path]]:
+    """The newest checkpoint that is whole, as is the best one it names, and newer ones that are not.
 
     One where training had ended within an epoch is passed over as well: transformers would make another update.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    torn: list[Path] = []
     for path in found:
         fault = check_manifest(path)
         state = {} if fault else json.loads((path / TRAINER_STATE_NAME).read_bytes())
@@ -89,11 +89,10 @@ def last_whole_checkpoint(folder: Path, on_note: Callable[[str], None]) -> str |
             continue
         if fault is None:
             on_note(f"continuing from {path}")
-            return str(path)
+            return str(path), torn
         on_note(f"{path} is not whole ({fault}) and is passed over")
-        if is_main_process():
-            shutil.rmtree(path)
-    return None
+        torn.append(path)
+    return None, torn
 
 
 def _compiled(settings: TrainSettings, start: Start) -> bool:

@@ -217,6 +217,11 @@ def disagreements(text: str) -> list[Mark]:
     return sorted((mark for mark, is_right in checked(text) if not is_right), key=lambda mark: mark.start)
 
 
+def miscalculates(text: str) -> bool:
+    """Whether a calculation is wrong, marked or not, or is not its mark's, as in ``20 x 2 = <<10=10>>10``."""
+    return bool(disagreements(text) or disagreements(without_marks(text)))
+
+
 def last_result(text: str) -> str | None:
     """What ``text`` says that its last calculation comes to: of a mark the number directly behind it, if one is there.
 

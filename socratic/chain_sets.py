@@ -21,7 +21,7 @@ from socratic.curate import By, curate
 from socratic.evaluate import Run, load_run
 from socratic.formats import Form, mixed, one_line
 from socratic.harvest import harvest, histories
-from socratic.lm.load import ENDPOINT, default_device, load_lm, torch_dtype
+from socratic.lm.load import ENDPOINT, default_device, endpoint, load_lm, torch_dtype
 from socratic.origin import schooling
 from socratic.progress import annotate_with_bar, evaluate_with_bar
 from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
@@ -45,7 +45,8 @@ class Making:
 
     ``sources`` are as `load_set` takes them, or folders of runs, or the data whose problems count; of chains and
     problems only the first ``limit``. ``students`` are the MODELs that a maker asks, by the fold that each is asked
-    about, or None where it is all; ``folder`` is the set's own, and data are read as ``reading`` says.
+    about, or None where it is all; ``folder`` is the set's own, and data are read as ``reading`` says. They
+    solve ``batch_size`` problems at a time.
     """
 
     sources: Sequence[str]
@@ -53,6 +54,7 @@ class Making:
     students: Mapping[str | None, str]
     folder: Path
     reading: Reading
+    batch_size: int
     console: Console
 
     def chains(self, *splits: str) -> list[Chain]:
@@ -248,7 +250,7 @@ def _reward(making: Making, settings: RewardSettings) -> list[Chain]:
             },
             samples=settings.samples,
             resume="if-possible",
-            batch_size=64,
+            batch_size=making.batch_size,
             console=making.console,
         )
         made += rewarded(chains, rewards(chains, load_run(folder), gold), settings.by, settings.least)
@@ -310,7 +312,7 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
     is_local = not teacher.startswith(ENDPOINT)
     if is_local and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, and {teacher} runs here; leave it out")
-    name, _, url = (teacher, "", "") if is_local else teacher.removeprefix(ENDPOINT).partition("@")
+    name, url = (teacher, None) if is_local else endpoint(teacher)
     lm = load_lm(teacher) if is_local else None
     whose = (lm and lm.fingerprint) or teacher  # a folder's weights may change, and its replies with them
     bought = hash_json([whose, settings.style, prompt and prompt.texts])[:8]
@@ -321,7 +323,7 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
         TeachSettings.parse({"model": name, **settings.model_dump(include=set(ReplySettings.model_fields))}),
         prompt,
         written,
-        AskSettings.parse({"base_url": url or None, "resume": "always"}),
+        AskSettings.parse({"base_url": url, "resume": "always"}),
         lm=lm,
         replies=making.folder.with_name(f"replies.{bought}"),
         console=making.console,
@@ -340,7 +342,9 @@ def _teach(making: Making, settings: TeachSetSettings) -> list[Chain]:
         raise UserError(f"{name} wrote none of {len(jobs):,} chains ({', '.join(failed)}); mend that, or ask another")
     counts = ", ".join([f"{done.chains:,} of {len(jobs):,} chains", *failed])
     making.console.print(f"{making.folder.name}: {counts}", soft_wrap=True)
-    return list(read_records(written, Chain))
+    made = list(read_records(written, Chain))
+    written.unlink()  # the same chains are the set
+    return made
 
 
 def _jobs(settings: TeachSetSettings, data: str, limit: int | None, reading: Reading) -> list[Job]:

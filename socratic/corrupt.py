@@ -20,11 +20,12 @@ from itertools import combinations
 from typing import Any, Literal, get_args
 
 from socratic.answers import MAX_DIGITS, sub_answer_value
-from socratic.calculator import Mark, calculate, disagreements, format_result, holds, marks, without_marks
+from socratic.calculator import Mark, calculate, format_result, holds, marks, miscalculates
 from socratic.curate import CONSTANTS
 from socratic.numerals import NUMBER, WORD, WORDS, digits, values
 from socratic.prompts import render_problem
 from socratic.tasks import in_dev
+from socratic.tasks.equations import SENTENCE_END
 from socratic.types import CalculatorError, Chain, Step, UserError
 
 Kind = Literal["wrong_step", "reordered", "missing", "verbose"]
@@ -34,7 +35,6 @@ _AS_MARKED = str.maketrans({"x": "*", "×": "*", "÷": "/", ",": ""})
 _OTHERS = {"+": "-*", "-": "+", "*": "+/", "/": "*"}
 """The operations that are taken for another."""
 _BEHIND = re.compile(rf"\$?(?P<number>{NUMBER.pattern})")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _OPENINGS = (
     "Let us think about this step by step. We want to find out: {asked} The problem tells us: {told} ",
     "First, let us look at what we know. The problem says: {told} And what we are asked is this: {asked} ",
@@ -72,6 +72,7 @@ def corrupt(
     """
     if keep_answer and "wrong_step" not in kinds:
         raise UserError(f"only a wrong_step changes the answer, not {', '.join(kinds)}; leave keep_answer out")
+    kinds = [kind for kind in get_args(Kind) if kind in kinds]  # in whatever order they were given
     order = []
     for place, chain in enumerate(chains):
         if not in_dev(chain.question) or "made_from" in chain.metadata:
@@ -165,7 +166,7 @@ def _dependent(chain: Chain, kind: Kind) -> Iterator[tuple[int, int]]:
 def _wordy(step: Step, question: str, rng: random.Random) -> Step:
     """The step with what is told and asked before its answer, and the result behind it."""
     words = set(re.findall(r"\w+", f"{step.question} {step.answer}".lower()))
-    sentences = _SENTENCE_END.split(question.strip())
+    sentences = SENTENCE_END.split(question.strip())
     told = [sentence for sentence in sentences if values(sentence) or not sentence.endswith("?")] or sentences
     nearest = max(told, key=lambda sentence: len(words.intersection(re.findall(r"\w+", sentence.lower()))))
     answer = step.answer.strip()
@@ -189,10 +190,7 @@ def _wrong_step(chain: Chain, rng: random.Random) -> tuple[tuple[Step, ...], int
                 answer = carried.changed[next(iter(gold))]
             except (_Impossible, KeyError):  # the latter where the answer does not depend on it
                 continue
-            text = format_result(answer)
-            if "," in chain.answer and answer.denominator == 1:
-                text = f"{answer.numerator:,}"
-            return tuple(carried.steps), number + 1, text
+            return tuple(carried.steps), number + 1, _as_written(chain.answer, answer)
     return None
 
 
@@ -235,7 +233,7 @@ class _Carried:
         self.steps = [*earlier, Step(chain.steps[number].question, made)]
         for step in later:
             self.steps.append(Step(self._text(step.question), self._on(step.answer)))
-        if any(disagreements(s.answer) or disagreements(without_marks(s.answer)) for s in self.steps):
+        if any(miscalculates(step.answer) for step in self.steps):
             raise _Impossible
 
     def _on(self, text: str) -> str:

@@ -6,8 +6,6 @@ wrote of all 100, in fp32 on a CPU, are committed beside them.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from socratic.lm.load import hush_transformers, load_lm
 from socratic.progress import solve_with_bar
 from socratic.report.paint import paint_beside
 from socratic.solving import SolveSettings, Solving
-from socratic.store import shipped
+from socratic.store import read_records, shipped
 from socratic.tasks import load_problems
 from socratic.types import Problem, Trace, UserError
 
@@ -102,6 +100,4 @@ def _committed(solver: str) -> dict[str, Trace]:
     path = FOLDER / "traces" / f"{solver}.jsonl.gz"
     if not path.is_file():
         raise UserError(f"there are no traces {path} to compare with; get them from the repository")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        traces = [Trace.from_json(json.loads(line)) for line in lines]
-    return {trace.problem_id: replace(trace, seconds=0.0) for trace in traces}
+    return {trace.problem_id: replace(trace, seconds=0.0) for trace in read_records(path, Trace)}

@@ -7,15 +7,10 @@ reads all ids so far, END included, and the decoder writes the slot.
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from socratic.calculator import canonicalise
 from socratic.prompts import TRANSCRIPT, Format, learned_text, render_chain
@@ -108,50 +103,6 @@ def build_examples(
     if encoder_decoder:
         return [example for chain in chains for example in slot_examples(chain, *how)]
     return [causal_example(chain, *how) for chain in chains]
-
-
-_PACKED = {"names", "ids", "learned", "source", "labels", "ends", "weights", "widths", "candidates", "chances"}
-
-
-def pack(examples: Sequence[Example]) -> bytes:
-    """Many examples in little room; `unpack` gives them back equal."""
-    buffer = io.BytesIO()
-    targets = [t for e in examples for t in e.targets or ((),) * len(e.ids)] if any(e.targets for e in examples) else []
-    np.savez(
-        buffer,
-        names=np.array([e.problem_id for e in examples]),
-        ids=np.array([i for e in examples for i in e.ids], dtype=np.int32),
-        learned=np.array([b for e in examples for b in e.learned], dtype=bool),
-        source=np.array([i for e in examples for i in e.source], dtype=np.int32),
-        labels=np.array([i for e in examples for i in e.labels], dtype=np.int32),
-        ends=np.cumsum([(len(e.ids), len(e.source), len(e.labels)) for e in examples], axis=0).reshape(-1, 3),
-        weights=np.array([e.weight for e in examples], dtype=np.float64),
-        widths=np.array([len(t) for t in targets], dtype=np.int32),
-        candidates=np.array([i for t in targets for i, _ in t], dtype=np.int32),
-        chances=np.array([p for t in targets for _, p in t], dtype=np.float64),
-    )
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> list[Example]:
-    """What `pack` was given; raises `ValueError` for anything else."""
-    try:
-        held = dict(np.load(io.BytesIO(data)))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(str(error)) from None
-    if held.keys() != _PACKED:
-        raise ValueError(f"no examples but {sorted(held)}")
-    ends = held["ends"]
-    ids, learned, source, labels = (
-        [tuple(part.tolist()) for part in np.split(held[name], ends[:-1, column])]
-        for name, column in (("ids", 0), ("learned", 0), ("source", 1), ("labels", 2))
-    )
-    names, weights = held["names"].tolist(), held["weights"].tolist()
-    flat = zip(held["candidates"].tolist(), held["chances"].tolist(), strict=True)
-    all_targets = [tuple(islice(flat, width)) for width in held["widths"].tolist()]
-    starts = [0, *ends[:-1, 0].tolist()]
-    targets = [_some(all_targets[start:end]) for start, end in zip(starts, ends[:, 0].tolist(), strict=True)]
-    return [Example(*fields) for fields in zip(names, ids, learned, source, weights, targets, labels, strict=True)]
 
 
 def _some(targets: Sequence[Candidates]) -> tuple[Candidates, ...]:

@@ -83,9 +83,10 @@ def formed(
 def _drawn(problem: Problem, solved: Sequence[Chain], shots: int, rng: random.Random) -> list[Chain]:
     """Chains of ``shots`` other problems."""
     found: dict[str, Chain] = {}
-    for other in rng.sample(solved, min(len(solved), 4 * shots + 4)):
-        if len(found) < shots and other.question != problem.question:
-            found.setdefault(other.question, other)
+    for size in (min(len(solved), 4 * shots + 4), len(solved)):  # all, where the first few are of too few problems
+        for other in rng.sample(solved, size) if len(found) < shots else ():
+            if len(found) < shots and other.question != problem.question:
+                found.setdefault(other.question, other)
     if len(found) < shots:
         raise UserError(f"{len(solved)} solved problems are too few to draw {shots} from; give more, or fewer shots")
     return list(found.values())

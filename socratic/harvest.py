@@ -86,7 +86,7 @@ def harvest(
         if share is not None and fmean(led[problem.id, _questions(trace.steps)]) < share:
             return "seldom_right"
         chain = student_chain(run, problem, trace)
-        if by == "all" and any(map(_miscalculates, chain.steps)):
+        if by == "all" and any(disagreements(step.answer) for step in chain.steps):
             return "wrong_calculation"
         return check(chain, by) or chain
 
@@ -219,10 +219,6 @@ def _check(run: Run, needs_questions: bool) -> None:
             )
 
 
-def _miscalculates(step: Step) -> bool:
-    return bool(disagreements(step.answer))
-
-
 def _questions(steps: Iterable[Step]) -> Way:
     return tuple(normalised(step)[0] for step in steps)
 
@@ -232,7 +228,7 @@ def _agreeing(own: Chain, gold: Chain) -> int:
     count = 0
     for mine, right in zip(own.steps, gold.steps[:-1], strict=False):
         value = sub_answer_value(right.answer)
-        if value is None or sub_answer_value(mine.answer) != value or _miscalculates(mine):
+        if value is None or sub_answer_value(mine.answer) != value or disagreements(mine.answer):
             break
         count += 1
     told = values(render_problem(gold.problem()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import yaml
@@ -12,7 +12,7 @@ from socratic import store
 from socratic.config import error_of
 from socratic.evaluate import load_run
 from socratic.lm.base import LM
-from socratic.lm.load import ENDPOINT, hush_transformers, is_encoder_decoder, load_lm
+from socratic.lm.load import ENDPOINT, endpoint, hush_transformers, is_encoder_decoder, load_lm
 from socratic.planner import Plan
 from socratic.progress import train_with_bars
 from socratic.recipe import place_of
@@ -32,13 +32,14 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
     with store.lock(plan.out):
         for stage in plan.stages:
             stage.check_link()
-        _check_endpoints(plan)
-        _check_calculators(plan)
+        waiting = [stage for stage in plan.stages if not stage.done]
+        _check_endpoints(waiting)
+        _check_calculators(plan, waiting)
         recipe = yaml.safe_dump(plan.recipe.model_dump(), sort_keys=False)
         store.atomic_write(plan.out / "recipe.yaml", recipe.encode())
         store.write_json(plan.out / "overlap.json", {split: found.to_json() for split, found in plan.overlaps.items()})
         hush_transformers()
-        _do(plan, console)
+        _do(plan, waiting, console)
         compared = {
             f"{place_of(split)}, calculator {'on' if on else 'off'}": compare(
                 [load_run(run) for run in plan.runs(split, on)]
@@ -50,23 +51,22 @@ def run_plan(plan: Plan, console: Console) -> dict[str, Comparison]:
         return compared
 
 
-def _check_endpoints(plan: Plan) -> None:
+def _check_endpoints(waiting: Sequence[Stage]) -> None:
     """Raise `UserError` for an endpoint that a stage will ask and that has no key or no address."""
-    for stage in plan.stages:
-        if not isinstance(stage, SetStage | EvaluateStage) or stage.done:
+    for stage in waiting:
+        if not isinstance(stage, SetStage | EvaluateStage):
             continue
         for model in (stage.students if isinstance(stage, SetStage) else stage.models).values():
             if model.startswith(ENDPOINT):
-                _, _, url = model.removeprefix(ENDPOINT).partition("@")
                 with error_of(stage.name):
-                    Endpoint(url or None, concurrency=1, timeout=1)
+                    Endpoint(endpoint(model)[1], concurrency=1, timeout=1)
 
 
-def _check_calculators(plan: Plan) -> None:
+def _check_calculators(plan: Plan, waiting: Sequence[Stage]) -> None:
     """Raise `UserError` for an arm with the calculator on whose model comes from an encoder-decoder, which has none."""
     starts = {str(stage.folder): stage.student for stage in plan.stages if isinstance(stage, TrainStage)}
-    for stage in plan.stages:
-        if not isinstance(stage, EvaluateStage) or not stage.settings.calculator or stage.done:
+    for stage in waiting:
+        if not isinstance(stage, EvaluateStage) or not stage.settings.calculator:
             continue
         for model in stage.models.values():
             while model in starts:
@@ -90,8 +90,8 @@ def curves(plan: Plan, compared: Mapping[str, Comparison]) -> list[Plot]:
     return plots
 
 
-def _do(plan: Plan, console: Console) -> None:
-    """All stages in order; students whose chains are there are trained together."""
+def _do(plan: Plan, waiting: list[Stage], console: Console) -> None:
+    """The stages ``waiting``, in order; students whose chains are there are trained together."""
 
     @cache
     def load(source: str, split: str) -> list[Chain]:
@@ -100,7 +100,7 @@ def _do(plan: Plan, console: Console) -> None:
     numbers: dict[Stage, str] = {
         stage: f"{place}/{len(plan.stages)}" for place, stage in enumerate(plan.stages, start=1)
     }
-    waiting, loaded = [stage for stage in plan.stages if not stage.done], dict[str, LM]()
+    loaded = dict[str, LM]()
     for stage in plan.stages:
         if stage not in waiting:
             stage.point()
@@ -116,9 +116,11 @@ def _do(plan: Plan, console: Console) -> None:
         else:
             stage = waiting[0]  # those it needs stood before it
             if isinstance(stage, SetStage):
-                stage.run(numbers[stage], console)
+                stage.run(numbers[stage], console, plan.recipe.batch_size)
             elif isinstance(stage, EvaluateStage):
-                loaded = {model: loaded.get(model) or load_lm(model) for model in stage.models.values()}
+                asked = {*stage.models.values()}
+                loaded = {model: lm for model, lm in loaded.items() if model in asked}  # no longer in memory, then
+                loaded |= {model: load_lm(model) for model in asked - loaded.keys()}
                 stage.run(numbers[stage], console, loaded, plan.recipe.batch_size)
             elif isinstance(stage, SelectStage):
                 console.print(f"{numbers[stage]} {stage.name}", soft_wrap=True)

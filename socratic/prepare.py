@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from socratic.config import Settings
-from socratic.examples import build_examples, pack, unpack
+from socratic.examples import build_examples
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
-from socratic.prompts import FORMATS, TRANSCRIPT_VERSION, CompletionFormat, format_name, learned_text, render_problem
-from socratic.store import atomic_write, cache_folder, hash_json, hash_text
+from socratic.prompts import FORMATS, CompletionFormat, format_name, learned_text, render_problem
 from socratic.tasks.base import parse_fold
 from socratic.tokens import Codec
 from socratic.types import Chain, Example, Guidance, QGSees, Role, UserError
@@ -200,34 +198,11 @@ def _with_lora(model: Any, rank: int, seq2seq: bool) -> Any:
     return peft.get_peft_model(model, config)
 
 
-_CACHED = 1000
-"""Chains from which on their ids are kept between trainings; fewer are tokenised in no time."""
-
-
 def _examples(
     run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
 ) -> list[Example]:
-    """The examples of ``chains`` that count, from the cache where the same ones were made before."""
+    """The examples of ``chains`` that count."""
     chains = [chain for chain in chains if chain.metadata.get("weight") != 0]
-    if len(chains) < _CACHED:
-        return _build(run, chains, settings, codec, seq2seq)
-    if (backend := getattr(codec.tokenizer, "backend_tokenizer", None)) is None:  # written in Python
-        return _build(run, chains, settings, codec, seq2seq)
-    tokenizer = hash_text(backend.to_str())
-    form = [TRANSCRIPT_VERSION, settings.format, settings.guidance, seq2seq]
-    how = [*form, run.role, settings.also, run.qg_sees, tokenizer, codec.end_id, codec.bos]
-    path = cache_folder() / f"examples-{hash_json([how, [chain.to_json() for chain in chains]])[:32]}.npz"
-    with suppress(OSError, ValueError):  # not there, or not whole
-        return unpack(path.read_bytes())
-    examples = _build(run, chains, settings, codec, seq2seq)
-    with suppress(OSError, UserError):  # no place for it
-        atomic_write(path, pack(examples))
-    return examples
-
-
-def _build(
-    run: TrainingRun, chains: Sequence[Chain], settings: TrainSettings, codec: Codec, seq2seq: bool
-) -> list[Example]:
     format = FORMATS[format_name(settings.format, seq2seq)]
     if settings.also is None:
         return build_examples(chains, run.role, codec, run.qg_sees, seq2seq, settings.guidance, format)

@@ -15,7 +15,7 @@ import yaml
 
 from socratic.chain_sets import MAKERS
 from socratic.config import error_of, nearest
-from socratic.lm.load import ENDPOINT
+from socratic.lm.load import ENDPOINT, endpoint
 from socratic.lm.scratch import SCRATCH
 from socratic.prepare import check_sees
 from socratic.recipe import (
@@ -279,7 +279,7 @@ def _check_model(recipe: Recipe, where: str, model: str | None, start: bool = Fa
     if model is None or model in recipe.students or exists(model):
         return
     if model.startswith(ENDPOINT):
-        if not model.removeprefix(ENDPOINT).partition("@")[0]:
+        if not endpoint(model)[0]:
             raise UserError(f"{where}={model!r} names no model; write {ENDPOINT}NAME, or {ENDPOINT}NAME@URL")
         if start:
             raise UserError(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic import TypeAdapter
+from typing import Any, TypeVar
 
 from socratic import store
 from socratic.solving import Solving
 from socratic.tasks.base import checked
 from socratic.tasks.files import clean_text
 from socratic.tutor import Node, Tutor, Writer
-from socratic.types import Chain, Problem, Step, StopReason, Trace, UserError
+from socratic.types import Chain, Problem, Step, Trace, UserError
+
+T = TypeVar("T")
 
 _WRITERS: dict[str, Writer] = {"student": "student", "person": "person"}
 
@@ -51,7 +51,7 @@ def load_session(path: Path, solving: Solving) -> Tutor:
     """What `save_session` wrote, with whatever students; raises `UserError` for another file."""
     value = store.read_json(path)
     try:
-        gold = Chain.from_json(value["gold"]) if value["gold"] else None
+        gold = _record(value["gold"], Chain) if value["gold"] else None
         tutor = Tutor(_checked_problem(value["problem"]), solving, gold)
         nodes = [tutor.root]
         for row in value["steps"]:
@@ -63,8 +63,8 @@ def load_session(path: Path, solving: Solving) -> Tutor:
         tutor.go(nodes[_count(value["here"])])
         tutor.tokens = _count(value["tokens"])
         if value["trace"]:
-            trace = Trace.from_json(value["trace"])
-            if len(trace.steps) != len(tutor.steps) or trace.stop_reason not in get_args(StopReason):
+            trace = _record(value["trace"], Trace)
+            if len(trace.steps) != len(tutor.steps):
                 raise ValueError(trace)
             tutor.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
             tutor.concluded, tutor.stop_reason = True, trace.stop_reason
@@ -73,9 +73,13 @@ def load_session(path: Path, solving: Solving) -> Tutor:
     return tutor
 
 
+def _record(value: Any, cls: type[T]) -> T:
+    return store.parse_record("the session", json.dumps(value), cls)
+
+
 def _checked_problem(value: Any) -> Problem:
     """A problem as `save_session` wrote it; raises `UserError` or `ValueError` where it is none."""
-    problem = TypeAdapter(Problem).validate_json(json.dumps(value), strict=True, extra="forbid")
+    problem = _record(value, Problem)
     for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
         clean_text(text, "problem")
     return checked(problem, "problem") if problem.answer else problem

@@ -75,7 +75,7 @@ def smoke(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bundled(key: str, value: Any) -> Any:
     """``value`` with other data sets' chains, of which nothing is bundled, as the bundled ones."""
-    if key not in ("chains", "of"):
+    if key not in ("chains", "of") or not isinstance(value, list):  # which is refused as a recipe's
         return value
     return list(dict.fromkeys(name.partition(":")[0] if name.startswith(_OWN_CHAINS) else name for name in value))
 

@@ -91,9 +91,9 @@ class SetStage(Stage):
     def done(self) -> bool:
         return (self.folder / CHAINS).is_file()
 
-    def run(self, number: str, console: Console) -> None:
+    def run(self, number: str, console: Console, batch_size: int) -> None:
         """Make them, and say how many there are."""
-        making = Making(self.sources, self.limit, self.students, self.folder, self.reading, console)
+        making = Making(self.sources, self.limit, self.students, self.folder, self.reading, batch_size, console)
         console.print(f"{number} {self.name}", soft_wrap=True)
         chains = self.maker.make(making, self.settings)
         store.write_jsonl(self.folder / CHAINS, (chain.to_json() for chain in chains))

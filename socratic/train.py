@@ -183,7 +183,11 @@ def _train(
         if not start.dev_examples and settings.dev_limit != 0:
             on_note("there is no dev chain to choose by, so the last update is kept, whatever its loss")
         write_json(out / PLAN, plan)  # from here on the folder is a run
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / _CHECKPOINTS, on_note))
+    checkpoint, torn = last_whole_checkpoint(out / _CHECKPOINTS, on_note)
+    trainer.accelerator.wait_for_everyone()  # some may still be reading those that are not whole
+    for path in torn if is_main_process() else ():
+        shutil.rmtree(path)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if (skipped := trainer.guard.bad_steps) > (updates := trainer.state.global_step) / 2:
         raise UserError(
             f"the gradient was not finite in {skipped} of {updates} updates, so little was learned; "

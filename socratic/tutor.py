@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Literal
 
-from socratic.answers import score
+from socratic.evaluate import score_trace
 from socratic.lm.base import LM, Request, Session
 from socratic.loops import normalised, open_sessions
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind, learned_text, render_raw
@@ -221,8 +221,7 @@ class Tutor:
         """The final answer against the gold one, where both are there."""
         if self.final_answer is None or not self.problem.answer:
             return None
-        problem = self.problem
-        return score(f"#### {self.final_answer}", problem.answer, problem.answer_type, problem.choices)
+        return score_trace(self.problem, self.trace())
 
     def trace(self) -> Trace:
         """The path to ``here`` and the final answer, as a run would record them."""

@@ -30,7 +30,7 @@ from socratic.stages import SetStage
 from socratic.store import read_records, write_jsonl
 from socratic.tasks.base import in_dev
 from socratic.tasks.sets import CHAINS, load_set
-from socratic.teacher import faults, teach
+from socratic.teacher import crash, teach
 from socratic.teacher.client import Endpoint, Received
 from socratic.tokens import Codec
 from socratic.types import Chain, UserError
@@ -68,14 +68,14 @@ def made(stages: list[SetStage]) -> dict[str, list[Chain]]:
     """Make what is not made yet; the chains of each set."""
     for stage in stages:
         if not stage.done:
-            stage.run("1/1", Console(file=io.StringIO()))
+            stage.run("1/1", Console(file=io.StringIO()), 16)
     return {stage.link.name: list(read_records(stage.folder / CHAINS, Chain)) for stage in stages}
 
 
-def make_and_die(folder: Path, crash: str, url: str) -> None:
+def make_and_die(folder: Path, where: str, url: str) -> None:
     """In a process of its own."""
     os.environ.update(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url)
-    faults.arm(crash)
+    crash.arm(where)
     made(planned(folder, {"written": TEACHER}))
 
 

@@ -318,3 +318,5 @@ def test_the_newest_pair_that_stands_together_is_taken(tmp_path: Path) -> None:
     newer = {"qg": student("f/qg", "qg", 7), "qa": student("f/qa", "qa", 8)}
     last = student("b/cot", "cot", 9)
     assert newest_students(tmp_path) == {**newer, "cot": last}
+    student("f/cot", "cot", 6)
+    assert newest_students(tmp_path) == {**newer, "cot": last}

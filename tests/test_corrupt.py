@@ -143,6 +143,8 @@ def test_verbose_answers_say_everything_again() -> None:
         assert len(new.answer) > 2 * len(old.answer)
         assert [*map(str, marks(new.answer))] != []
     assert check(made) is None
+    named = replace(TILES, question=TILES.question.replace("A yard", "Mr. Lee's yard"))
+    assert "Mr. Lee's yard of 20 by 60 feet" in spoiled("verbose", named).steps[0].answer
     assert ". It takes" not in spoiled("verbose", YES).steps[0].answer
 
 
@@ -158,7 +160,7 @@ def test_the_share_is_exact_and_the_smaller_dose_is_in_the_larger(stories: list[
         assert not any(in_dev(chain.question) for chain in found.values())
         spoilt = found
     assert set(doses[0.4].counts) == set(ALL)
-    assert corrupt(stories, 0.1, ALL).chains == doses[0.1].chains
+    assert corrupt(stories, 0.1, ALL).chains == corrupt(stories, 0.1, ALL[::-1]).chains == doses[0.1].chains
     assert corrupt(stories, 0.1, ALL, seed=1).chains != doses[0.1].chains
     shuffled = random.Random(0).sample(stories, len(stories))
     assert sorted(map(str, corrupt(shuffled, 0.1, ALL).chains)) == sorted(map(str, doses[0.1].chains))

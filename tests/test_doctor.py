@@ -38,6 +38,8 @@ def test_data_is_looked_for_in_the_folder_given_then_in_the_variable(
     assert examine(str(tmp_path / "given"))["data sets there"] == "svamp"
     assert examine()["data folder"] == str(tmp_path / "variable")
     assert examine()["data sets there"].split(", ")[0] == "gsm8k"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert examine("~/given")["data sets there"] == "svamp"
     assert examine(str(tmp_path / "absent"))["data sets there"] == "none"
 
 

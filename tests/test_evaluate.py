@@ -118,6 +118,10 @@ def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None
         load_run(kept)
     with pytest.raises(UserError, match="is kept without scores, and scored whenever it is read"):
         rescore(kept)
+    before = (kept / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match="is a kept run, of which nothing is left to do"):
+        evaluate(problems[:4], Script(), kept, {**SETTINGS, **where}, samples=2)
+    assert (kept / "metrics.json").read_bytes() == before
     (kept / "config.yaml").write_text("samples: 1\n")
     with pytest.raises(UserError, match="does not name data"):
         load_run(kept)

@@ -9,7 +9,7 @@ import pytest
 from tiny import CHAINS, ROLES, byte_tokenizer, chain, metaspace_tokenizer
 
 import socratic
-from socratic.examples import build_examples, causal_example, pack, slot_examples, unpack
+from socratic.examples import build_examples, causal_example, slot_examples
 from socratic.prompts import render_chain
 from socratic.tokens import Codec
 from socratic.types import Chain, QGSees, Role, UserError
@@ -111,22 +111,8 @@ def test_the_golden_samples(gsm8k: dict[str, Chain], smollm2_tokenizer: Any) -> 
     assert set(get_args(QGSees)) == {sees for _, sees in modes}
 
 
-@pytest.mark.parametrize("seq2seq", [True, False])
-def test_packed_examples_come_back_equal(seq2seq: bool, exact: Codec) -> None:
-    chains = [replace(c, metadata={**c.metadata, "weight": w}) for c, w in zip(CHAINS, (0.1, 2, 1), strict=True)]
-    made = build_examples(chains, "qa", exact, encoder_decoder=seq2seq)
-    assert {e.weight for e in made} == {0.1, 2.0, 1.0}
-    assert unpack(pack(made)) == made
-
-
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), "2", True, None])
 def test_a_weight_that_is_none_is_refused(weight: Any, exact: Codec) -> None:
     heavy = replace(CHAINS[0], metadata={"weight": weight})
     with pytest.raises(UserError, match="the chain of clips has the weight"):
         causal_example(heavy, "qa", exact)
-
-
-@pytest.mark.parametrize("data", [b"", b"PK", b"no archive", pack([])[:-30]])
-def test_what_is_no_pack_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
-        unpack(data)

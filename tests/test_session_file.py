@@ -12,9 +12,10 @@ from socratic.lm.base import LM
 from socratic.lm.scripted import ScriptedLM
 from socratic.session_file import load_session, save_session
 from socratic.solving import Solving
+from socratic.tasks.base import gold_chain
 from socratic.tokens import Codec
 from socratic.tutor import Tutor
-from socratic.types import UserError
+from socratic.types import Step, UserError
 
 __all__ = ["pair"]
 
@@ -67,11 +68,13 @@ def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
         ("problem.choices", "abc"),
         ("problem.answer_type", "frob"),
         ("problem.metadata", 5),
+        ("gold", {"problem_id": "p"}),
+        ("gold.steps", [{"question": "One?", "answer": 5}]),
     ],
 )
 def test_a_file_that_holds_no_session_is_refused(whole: Solving, tmp_path: Path, place: str, value: Any) -> None:
     file = tmp_path / "s.json"
-    save_session(Tutor(PROBLEM, whole), file)
+    save_session(Tutor(PROBLEM, whole, gold_chain(PROBLEM, [Step("One?", "1.")])), file)
     held = json.loads(file.read_text())
     outer, _, inner = place.partition(".")
     if inner:

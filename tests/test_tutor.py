@@ -181,6 +181,11 @@ def test_the_final_answer_is_scored(pair: dict[str, LM]) -> None:
     assert score is not None
     assert score.correct
     assert tutor.trace().answer == "12.0"
+    put(tutor, "One?", "5. #### 5")
+    tutor.final_answer = "12.0"
+    score = tutor.score()
+    assert score is not None
+    assert not score.correct, "a run is read by its first marker, and so is this"
 
 
 def test_what_cannot_be_done_is_said(pair: dict[str, LM]) -> None:

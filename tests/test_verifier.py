@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import byte_tokenizer, causal_model, chain, metaspace_tokenizer, t5_model
 
-from socratic.examples import build_examples, causal_example, pack, slot_examples, unpack
+from socratic.examples import causal_example, slot_examples
 from socratic.lm.base import LocalLM
 from socratic.lm.causal import CausalLM
 from socratic.lm.engine import EngineLM
@@ -97,11 +97,6 @@ def test_an_encoder_decoder_reads_no_earlier_verdict_either(codec: Codec) -> Non
     assert [slot.ids for slot in slots] == [(codec.verdict(v),) for v in made.metadata["verdicts"]]
     assert all(slot.source == whole.ids[: len(slot.source)] for slot in slots)
     assert codec.verdict(True) != codec.verdict(False)
-
-
-def test_packed_examples_keep_their_labels(exact: Codec) -> None:
-    made = build_examples(CHAINS.values(), "verifier", exact)
-    assert unpack(pack(made)) == made
 
 
 @pytest.mark.parametrize("verdicts", [None, [True], [True] * 4])

@@ -19,12 +19,12 @@ from typing import Literal, get_args
 
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible, vary
-from socratic.calculator import disagreements, holds, marks, prose, result_continues, without_marks
+from socratic.calculator import holds, marks, miscalculates, prose, result_continues
 from socratic.curate import check
 from socratic.numerals import NUMBER
 from socratic.tasks import TASKS, in_dev, load_chains, load_problems
 from socratic.tasks.overlap import words
-from socratic.types import Chain, Problem, Step, UserError
+from socratic.types import Chain, Problem, UserError
 
 _JOINED = re.compile(r"[-+*/x×÷–:] *$")
 
@@ -111,19 +111,13 @@ class _Gate:
             reason: str = "like_dev_or_test"
         elif question in self.questions:
             reason = "duplicate"
-        elif any(map(_miscalculates, chain.steps)):
+        elif any(miscalculates(step.answer) for step in chain.steps):
             reason = "wrong_calculation"
         else:
             reason = check(chain) or "made"
         count[reason] += 1
         self.questions.add(question)
         return reason == "made"
-
-
-def _miscalculates(step: Step) -> bool:
-    """Whether a calculation is wrong, marked or not, or is not its mark's, as in ``20 x 2 = <<10=10>>10``."""
-    answer = step.answer
-    return bool(disagreements(answer) or disagreements(without_marks(answer)))
 
 
 def _rewritten(kind: Kind, chain: Chain, count: Counter[str]) -> Chain:

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from socratic.answers import score
 from socratic.calculator import disagreements
 from socratic.cli.screen import Screen
 from socratic.cli.shared import out, typed_problem
+from socratic.evaluate import score_trace
 from socratic.learner import Learner
 from socratic.report import visible
 from socratic.report.paint import complaint
@@ -391,8 +391,7 @@ class Desk:
         for trace in traces:
             self._tell_stop("CoT: ", trace.stop_reason)
             if problem.answer:
-                found = score(trace.raw, problem.answer, problem.answer_type, problem.choices)
-                self._tell_score("CoT: ", found.correct)
+                self._tell_score("CoT: ", score_trace(problem, trace).correct)
 
     def _beside(self, cot: str) -> Table:
         """The path so far and a chain of thought in two columns."""

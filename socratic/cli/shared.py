@@ -157,7 +157,7 @@ def newest_students(runs: Path) -> dict[str, str]:
         siblings = homes.setdefault(folder.parent, {})
         newest[role] = siblings[role] = folder
         if role in ("qg", "qa") and {"qg", "qa"} <= siblings.keys():
-            pair = siblings
+            pair = {"qg": siblings["qg"], "qa": siblings["qa"]}
     if not pair and "unified" in newest:
         pair = {"qg": newest["unified"], "qa": newest["unified"]}
     chosen = newest | pair

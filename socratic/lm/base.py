@@ -143,6 +143,9 @@ class LocalLM(LM):
         self._ended: list[Request] = []
         self._opened: dict[str, Session] = {}
 
+    def session(self) -> TokenSession:
+        return TokenSession(self.codec)
+
     def open(self, format: Format) -> Session:
         """A new session; a format's opening is read once, when the model is idle, for all that follow."""
         if format.opening and format.opening not in self._opened and not self.waiting:

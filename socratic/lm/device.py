@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from socratic.lm.backends import Pages, TorchBackend
-from socratic.lm.causal import sample
 from socratic.lm.dense import PAGE, Dense, Layer
+from socratic.lm.sampling import sample
 
 MOST = 8
 """Tokens of a row between two looks by the host, at most."""

@@ -23,9 +23,9 @@ import torch
 from socratic.lm import kernels
 from socratic.lm.backends import Pages, Sequence, TorchBackend, backend, page_bytes
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
-from socratic.lm.causal import choose, summed_logprobs
 from socratic.lm.dense import PAGE, Dense, FlatBatch
 from socratic.lm.device import MOST, DeviceLoop
+from socratic.lm.sampling import choose, summed_logprobs
 from socratic.tokens import Codec
 from socratic.types import UserError
 

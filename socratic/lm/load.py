@@ -46,6 +46,12 @@ class Pretrained:
     card: Card | None = None
 
 
+def endpoint(model: str) -> tuple[str, str | None]:
+    """NAME and URL, if any, of ``openai:NAME[@URL]``."""
+    name, _, url = model.removeprefix(ENDPOINT).partition("@")
+    return name, url or None
+
+
 def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM:
     """The model of a role, ready to solve.
 
@@ -56,8 +62,7 @@ def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM
     if model.startswith(ENDPOINT):
         from socratic.lm.endpoint import EndpointLM
 
-        name, _, url = model.removeprefix(ENDPOINT).partition("@")
-        return EndpointLM(name, url or None)
+        return EndpointLM(*endpoint(model))
 
     from socratic.lm.dense import unsupported
     from socratic.lm.engine import EngineLM
@@ -125,7 +130,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
     tokenizer = load_tokenizer(str(folder))
     check_end(card, tokenizer, folder)
     if not card.adapter:
-        return load_pretrained(str(folder), dtype), card
+        return load_pretrained(str(folder), dtype, tokenizer), card
     import peft
 
     location = find_base(card.base, folder)

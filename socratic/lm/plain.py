@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from socratic.lm.base import Decoding, Request
-from socratic.lm.causal import CausalLM, LayersLM, choose, takes_grouped_attention
+from socratic.lm.causal import CausalLM, LayersLM, takes_grouped_attention
+from socratic.lm.sampling import choose
 from socratic.tokens import Codec
 
 

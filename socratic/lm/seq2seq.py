@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
-from socratic.lm.causal import choose
+from socratic.lm.sampling import choose
 from socratic.tokens import Codec
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ class Seq2SeqLM(LocalLM):
         super().__init__(codec, name, model.num_parameters())
         self.model = model.eval()
         self.positions: int = getattr(model.config, "max_position_embeddings", None) or _MOST_POSITIONS
-
-    def session(self) -> TokenSession:
-        return TokenSession(self.codec)
 
     def submit(self, request: Request) -> None:
         assert isinstance(request.session, TokenSession)

@@ -63,6 +63,7 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
     right = {(score.problem_id, score.sample) for score in run.scores if score.correct}
     solved = [t for t in run.traces if (t.problem_id, t.sample) in right]
     numeric = {problem.id for problem in run.problems if problem.answer_type == "number"}
+    in_steps = [t for t in solved if t.solver not in _NOT_ASKING and t.problem_id in numeric]
     asked = [t for t in run.traces if t.solver not in _NOT_ASKING]
     told = {id: chain.steps for id, chain in chains.items() if all(step.question for step in chain.steps)}
     pairs = [pair for t in asked if t.problem_id in told for pair in aligned(t.steps, told[t.problem_id])]
@@ -79,7 +80,7 @@ def judge(run: Run, chains: Mapping[str, Chain]) -> StepReport:
         leaking=_mean(leaks),
         step_accuracy=_mean(kept),
         wrong_arithmetic=_mean([any(disagreements(step.answer) for step in t.steps) for t in solved]),
-        unused_step=_mean([has_unused_step(t) for t in solved if t in asked and t.problem_id in numeric]),
+        unused_step=_mean([*map(has_unused_step, in_steps)]),
         calculator_coverage=marked / (marked + bare) if marked + bare else None,
     )
 

@@ -174,7 +174,7 @@ def _items(
     if name in TASKS:
         if columns:
             raise UserError(f"columns are for a file of your own, and {name!r} is a known data set; leave them out")
-        items = TASKS[name].load(_folder(data_dir), "train" if split == "dev" else split, split_scheme)
+        items = TASKS[name].load(data_folder(data_dir), "train" if split == "dev" else split, split_scheme)
         return [(replace(problem, split=split), chain) for problem, chain in carve(items, split)]
     if name.endswith(own.SUFFIXES):
         items = own.load(expanded(name), split, columns)
@@ -187,6 +187,6 @@ def _items(
     )
 
 
-def _folder(data_dir: Path | str | None) -> Path | None:
+def data_folder(data_dir: Path | str | None) -> Path | None:
     given = data_dir if data_dir is not None else os.environ.get("SOCRATIC_DATA")
     return expanded(given) if given else None

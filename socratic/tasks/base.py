@@ -155,6 +155,8 @@ def checked(problem: Problem, where: str) -> Problem:
     """``problem``, whose gold is now known to parse; raises `UserError` that begins with ``where`` if it does not."""
     for name, text in (("id", problem.id), ("question", problem.question), ("answer", problem.answer)):
         clean_text(text, f"{where}: the {name}")
+    for text in (*(problem.choices or ()), *filter(None, [problem.context])):
+        clean_text(text, f"{where}: a choice or the context")
     with error_of(where):
         answers.canonical(problem.answer, problem.answer_type, problem.choices)
     return problem

@@ -14,7 +14,7 @@ from socratic.tasks.files import Hub, Row, hub_rows, number_text, read_rows, rec
 from socratic.types import CalculatorError, Problem, Step, UserError
 
 _ALLOWED = re.compile(r"[-+*/().0-9xX\s]{1,200}")
-_SENTENCE_END = re.compile(r"(?<=[.?!])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)\s+")
+SENTENCE_END = re.compile(r"(?<=[.?!])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)\s+")
 
 
 def load_rows(data_dir: Path | None, name: str, file: str, hub: Hub | None, part: Part) -> tuple[list[Row], str]:
@@ -81,7 +81,7 @@ def with_chain(problem: Problem, sub_question: str, equation: object) -> Item:
 
 def asking_sentence(question: str) -> str:
     """The last sentence of ``question`` that ends in a question mark, or all of it where none does."""
-    sentences = [sentence for sentence in _SENTENCE_END.split(question) if sentence.endswith("?")]
+    sentences = [sentence for sentence in SENTENCE_END.split(question) if sentence.endswith("?")]
     return sentences[-1] if sentences else question
 
 

@@ -18,8 +18,8 @@ from socratic.config import Settings, differences
 from socratic.lm.base import LM
 from socratic.prompts import TeacherPrompt
 from socratic.teacher.client import Endpoint
+from socratic.teacher.crash import crash_point
 from socratic.teacher.estimate import estimate
-from socratic.teacher.faults import crash_point
 from socratic.teacher.ledger import Ledger
 from socratic.teacher.local import LocalTeacher
 from socratic.teacher.pace import Pace

@@ -17,7 +17,7 @@ import openai
 
 from socratic.curate import check
 from socratic.teacher.client import Endpoint, Received
-from socratic.teacher.faults import crash_point
+from socratic.teacher.crash import crash_point
 from socratic.teacher.ledger import Ledger
 from socratic.teacher.replies import BadReplyError
 from socratic.teacher.teach import Asking, Job, Lesson, Tally, standing

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from socratic.store import hash_json
-from socratic.teacher.faults import crash_point
+from socratic.teacher.crash import crash_point
 from socratic.types import UserError
 
 _GROUP_SECONDS = 0.01

@@ -26,7 +26,7 @@ from socratic.targets import TOKENS
 from socratic.tasks.base import gold_chain
 from socratic.tasks.strategyqa import resolve
 from socratic.teacher.client import Outcome, Received
-from socratic.teacher.faults import crash_point
+from socratic.teacher.crash import crash_point
 from socratic.teacher.ledger import Ledger, request_key
 from socratic.teacher.pace import EndpointDownError, Pace, retry_after
 from socratic.teacher.replies import BadReplyError, Reply, content, likeliest, parse_reply

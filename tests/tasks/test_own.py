@@ -139,6 +139,7 @@ def test_own_chains_load_as_they_are(tmp_path: Path) -> None:
         (lines({**ROW, "id": "a"}, {**ROW, "id": "a"}), "the id 'a' stands at .*mine.jsonl:1 already"),
         (lines(PROBLEM.to_json(), {**PROBLEM.to_json(), "id": "b", "split": "all"}), "2: the split 'all' is unknown"),
         (lines(PROBLEM.to_json(), {**PROBLEM.to_json(), "choices": "AB"}), "mine.jsonl:2: field 'choices'"),
+        (lines({**PROBLEM.to_json(), "choices": ["red", " "]}), "mine.jsonl:1: a choice or the context is empty"),
         (lines(PROBLEM.to_json(), {**PROBLEM.to_json(), "id": "b", "question": ""}), "2: the question is empty"),
         (lines(CHAIN.to_json(), {**CHAIN.to_json(), "answer": "6"}), "reads otherwise at .*mine.jsonl:1"),
         (lines(CHAIN.to_json(), {**CHAIN.to_json(), "sample": "0"}), "mine.jsonl:2: field 'sample'"),

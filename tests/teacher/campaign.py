@@ -36,7 +36,7 @@ from typing import Any
 from socratic.prompts import load_prompt
 from socratic.store import read_jsonl
 from socratic.teacher import annotate as annotating
-from socratic.teacher import batch, faults, ledger, pace, teach
+from socratic.teacher import batch, crash, ledger, pace, teach
 from socratic.teacher.annotate import AskSettings, annotate, teacher_folder
 from socratic.teacher.teach import Job, TeachSettings
 from socratic.types import Problem
@@ -129,7 +129,7 @@ def run_task(task: Task) -> None:
     pace.Pace.back_off = lambda self, attempt: 0.01  # type: ignore[method-assign]
     if task.survey:
         _survey(task.survey)
-    faults.arm(task.crash)
+    crash.arm(task.crash)
     mode = MODES[task.mode]
     settings = TeachSettings(**{"model": task.model, **mode.settings})
     prompt = None if settings.style == "zero-shot-cot" else load_prompt(settings.style, "sums")
