@@ -236,7 +236,7 @@ def curate(
         raise UserError(f"--push-to-hub {push_to_hub} pushes the file of the chains kept; name it with --out")
     if kept_file and rejects and kept_file.resolve() == rejects.resolve():
         raise UserError(f"--out and --rejects are both {rejects}; give two files")
-    given = read_chains(chains, data_dir, "train")
+    given = read_chains(chains, data_dir, "train", "dev")
     done = sift(given, by)
     if kept_file:
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))
