@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from socratic.cli import app
 from socratic.cli.shared import out
+from socratic.evaluate import load_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _WIDTH = 80
@@ -42,12 +43,16 @@ def remade(text: str) -> str:
     return _BLOCK.sub(lambda block: f"{block[1]}{printed(block['command'])}```", text)
 
 
+_load_run = functools.lru_cache(maxsize=32)(load_run)  # tables share runs
+
+
 @functools.cache  # pages share tables
 def printed(command: str) -> str:
     """What ``socratic COMMAND`` prints, 80 columns wide, without white space at the ends of lines."""
     words, _, title = command.partition(" | from ")
     stream = io.StringIO()
-    with contextlib.chdir(CHECKOUT), contextlib.redirect_stdout(stream), patch.object(out, "_width", _WIDTH):
+    read = patch("socratic.evaluate.load_run", _load_run)
+    with contextlib.chdir(CHECKOUT), contextlib.redirect_stdout(stream), patch.object(out, "_width", _WIDTH), read:
         app(shlex.split(words), standalone_mode=False)
     lines = [line.rstrip() for line in stream.getvalue().strip().splitlines()]
     first = next((place for place, line in enumerate(lines) if line.startswith(title)), None)
