@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from rich.console import Console
 
-from socratic.augment.make import Kind, augment, chosen_kinds
+from socratic.augment.make import Kind, augment, chosen_kinds, kept_out
 from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
@@ -106,8 +106,7 @@ class AugmentSettings(Settings):
 
 def _augment(making: Making, settings: AugmentSettings) -> list[Chain]:
     given = making.chains("train", "dev")
-    kept_out = {chain.dataset for chain in given if chain.dataset in TASKS}
-    others = [p for name in kept_out for split in ("dev", "test") for p in load_problems(name, split, **making.reading)]
+    others = kept_out(given, [], making.reading)
     return augment(given, chosen_kinds(settings.kinds), others, settings.copies, settings.seed).chains
 
 

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, get_args
 
 from socratic.augment.prefix import prefixes
@@ -22,7 +21,8 @@ from socratic.augment.vary import Impossible, vary
 from socratic.calculator import holds, marks, miscalculates, prose, result_continues
 from socratic.curate import check
 from socratic.numerals import NUMBER
-from socratic.tasks import TASKS, in_dev, load_chains, load_problems
+from socratic.tasks import TASKS, Reading, in_dev, load_problems
+from socratic.tasks.base import SPLITS
 from socratic.tasks.overlap import words
 from socratic.types import Chain, Problem, UserError
 
@@ -52,15 +52,13 @@ def chosen_kinds(names: Iterable[str]) -> list[Kind]:
     return [kind for kind in get_args(Kind) if kind in names]
 
 
-def load_sources(name: str, against: Iterable[str], data_dir: Path | str | None) -> tuple[list[Chain], list[Problem]]:
-    """The chains of train and dev of a data set, ``gold:NAME``, or of a file as `train` takes it, and what to avoid.
-
-    That is the dev and test problems of every known data set that the chains come from, and of those in ``against``.
+def kept_out(chains: Iterable[Chain], against: Iterable[str], reading: Reading) -> list[Problem]:
+    """Problems that nothing made of ``chains`` may be: all but those of train, of every known data set that the chains
+    come from, and of those in ``against``, read as ``reading`` says.
     """
-    data = name.removeprefix("gold:")
-    chains = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]
-    kept_out = dict.fromkeys([*(chain.dataset for chain in chains if chain.dataset in TASKS), *against])
-    return chains, [p for each in kept_out for split in ("dev", "test") for p in load_problems(each, split, data_dir)]
+    names = dict.fromkeys([*(chain.dataset for chain in chains if chain.dataset in TASKS), *against])
+    splits = ((name, split) for name in names for split in (TASKS[name].splits if name in TASKS else SPLITS))
+    return [p for name, split in splits if split != "train" for p in load_problems(name, split, **reading)]
 
 
 def augment(

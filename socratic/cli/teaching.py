@@ -277,12 +277,15 @@ def augment(
 ) -> None:
     """More chains from chains, without a teacher: problems that end earlier, other numbers, calculator's marks."""
     from socratic.augment.make import augment as make
-    from socratic.augment.make import chosen_kinds, load_sources
+    from socratic.augment.make import chosen_kinds, kept_out
     from socratic.store import write_jsonl
+    from socratic.tasks import Reading, load_chains
 
     wanted = chosen_kinds(kinds)
     check_out(out_file, chains)
-    given, others = load_sources(chains, against or [], data_dir)
+    data = chains.removeprefix("gold:")
+    given = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]
+    others = kept_out(given, against or [], Reading(data_dir=data_dir, split_scheme="authors"))
     if not others:
         err.print("nobody's dev and test problems are kept out; --against names a data set to keep out", soft_wrap=True)
     with err.status("making chains"):

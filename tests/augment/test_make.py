@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from socratic.augment.make import augment, bare, chosen_kinds, with_marks
+from socratic.augment.make import augment, bare, chosen_kinds, kept_out, with_marks
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible
 from socratic.calculator import disagreements, without_marks
 from socratic.curate import check
 from socratic.store import write_jsonl
-from socratic.tasks import in_dev, load_chains, load_problems
+from socratic.tasks import Reading, in_dev, load_chains, load_problems
 from socratic.types import Chain, Problem, Step, UserError
 
 PENS = Chain(
@@ -136,3 +136,14 @@ def test_of_gsm8k(data_dir: Path) -> None:
     assert not any(disagreements(without_marks(step.answer)) for chain in new for step in chain.steps)
     questions = [chain.question for chain in done.chains] + [each.question for each in tests]
     assert len(set(questions)) == len(questions)
+
+
+def test_all_that_is_not_train_of_the_chains_own_data_is_kept_out() -> None:
+    chains = load_chains("stories", "train", limit=2)
+    here = Reading(data_dir=None, split_scheme="authors")
+    others = [p for split in ("dev", "test", "longer", "unseen") for p in load_problems("stories", split)]
+    assert kept_out([*chains, PENS], [], here) == others
+    assert kept_out([PENS], ["stories"], here) == others
+    assert kept_out([PENS], [], here) == []
+    with pytest.raises(UserError, match="unknown data set 'storys'"):
+        kept_out([PENS], ["storys"], here)
