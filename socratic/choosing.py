@@ -196,12 +196,11 @@ def spent(run: Run) -> dict[str, float]:
 
 
 def _samples(run: Run, said: Mapping[tuple[str, int], Judgement], over: Over) -> Pool:
-    traces = {(trace.problem_id, trace.sample): trace for trace in run.traces}
     found: Pool = {problem.id: [] for problem in run.problems}
-    for score in run.scores:  # which stand in the order of the samples
-        key = score.problem_id, score.sample
+    for problem, trace, score in run.scored():
+        key = problem.id, trace.sample
         judgement = (weight(said[key], over), said[key].tokens) if key in said else ()
-        found[score.problem_id].append(Sample(traces[key], score, *judgement))
+        found[problem.id].append(Sample(trace, score, *judgement))
     return found
 
 

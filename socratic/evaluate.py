@@ -48,6 +48,13 @@ class Run:
         """Samples a problem."""
         return int(self.config["samples"])
 
+    def scored(self) -> Iterator[tuple[Problem, Trace, Score]]:
+        """Every sample of a complete run with its problem and score, in the order of the problems."""
+        problems = {problem.id: problem for problem in self.problems}
+        traces = {(trace.problem_id, trace.sample): trace for trace in self.traces}
+        for score in self.scores:
+            yield problems[score.problem_id], traces[score.problem_id, score.sample], score
+
 
 def score_trace(problem: Problem, trace: Trace) -> Score:
     """The decision on one trace; one that ran out of tokens or positions is scored as truncated."""

@@ -182,13 +182,10 @@ def _samples(runs: Sequence[Run], needs_questions: bool) -> Iterator[_Sampled]:
     seen: dict[str, tuple[object, ...]] = {}
     for run in runs:
         _check(run, needs_questions)
-        traces = {(trace.problem_id, trace.sample): trace for trace in run.traces}
-        problems = {problem.id: problem for problem in run.problems}
-        for score in run.scores:
-            problem = problems[score.problem_id]
+        for problem, trace, score in run.scored():
             if seen.setdefault(problem.id, solved_content(problem)) != solved_content(problem):
                 raise UserError(f"{run.path} has another problem {problem.id} than a run before it; harvest them apart")
-            yield run, problem, traces[problem.id, score.sample], score
+            yield run, problem, trace, score
 
 
 def _unseen(samples: Sequence[_Sampled]) -> set[tuple[Path, str]]:

@@ -98,17 +98,14 @@ def _solutions(run: Run, school: Schooling | None, counts: Counter[str]) -> Iter
                 f"{run.path} solves {problem.id}, a problem of {problem.split}, which nothing may be learned from; "
                 "evaluate with --split train"
             )
-    problems = {problem.id: problem for problem in run.problems}
     seen = {problem.id for problem in run.problems if school and school.holds(problem)}
-    right = {(score.problem_id, score.sample): score.correct for score in run.scores}
-    order = {problem.id: place for place, problem in enumerate(run.problems)}
-    for trace in sorted(run.traces, key=lambda trace: (order[trace.problem_id], trace.sample)):
-        if trace.problem_id in seen:
+    for problem, trace, score in run.scored():
+        if problem.id in seen:
             counts["seen"] += 1
         elif trace.stop_reason != "finished" or trace.answer is None:
             counts["unfinished"] += 1
         else:
-            yield _Solution(problems[trace.problem_id], trace, right[trace.problem_id, trace.sample], run)
+            yield _Solution(problem, trace, score.correct, run)
 
 
 def _matched(solutions: list[_Solution], settings: VerdictSettings, rng: random.Random) -> list[_Solution]:

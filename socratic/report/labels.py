@@ -71,12 +71,11 @@ def failures(runs: Sequence[tuple[str, Run, Mapping[str, Chain]]]) -> list[Failu
     """Every wrong numeric trace of ``runs``, each with its name and gold chains, that has a gold chain."""
     found = []
     for name, run, chains in runs:
-        problems = {problem.id: problem for problem in run.problems}
         errors = first_errors(run, chains)
         found += [
-            Failure(name, problems[t.problem_id], t, chains[t.problem_id], errors[t.problem_id, t.sample])
-            for t in sorted(run.traces, key=lambda t: (t.problem_id, t.sample))
-            if (t.problem_id, t.sample) in errors
+            Failure(name, problem, trace, chains[problem.id], errors[problem.id, trace.sample])
+            for problem, trace, _ in sorted(run.scored(), key=lambda sample: (sample[0].id, sample[1].sample))
+            if (problem.id, trace.sample) in errors
         ]
     if not found:
         raise UserError("the runs have no wrong numeric answers with gold chains; name runs over gsm8k or stories")

@@ -194,10 +194,9 @@ def _wrong_plot(arms: Sequence[Arm], chains: Mapping[str, Chain]) -> Plot:
 
 
 def _wrong_kinds(run: Run, chains: Mapping[str, Chain]) -> Iterator[str]:
-    traces = {(trace.problem_id, trace.sample): trace for trace in run.traces}
-    for score in run.scores:
+    for problem, trace, score in run.scored():
         if not score.correct:
-            yield _wrong_kind(score, traces[score.problem_id, score.sample], chains.get(score.problem_id))
+            yield _wrong_kind(score, trace, chains.get(problem.id))
 
 
 def _wrong_kind(score: Score, trace: Trace, chain: Chain | None) -> str:

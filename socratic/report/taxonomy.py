@@ -137,14 +137,10 @@ def _results(steps: Iterable[Step]) -> Iterator[Fraction]:
 
 def first_errors(run: Run, chains: Mapping[str, Chain]) -> dict[tuple[str, int], Error]:
     """The first error of every wrong sample that is to be a number and has a gold chain, by problem and sample."""
-    problems = {problem.id: problem for problem in run.problems}
-    traces = {(trace.problem_id, trace.sample): trace for trace in run.traces}
     return {
-        (score.problem_id, score.sample): diagnose(
-            problems[score.problem_id], traces[score.problem_id, score.sample], score, chains[score.problem_id]
-        )
-        for score in run.scores
-        if not score.correct and problems[score.problem_id].answer_type == "number" and score.problem_id in chains
+        (problem.id, trace.sample): diagnose(problem, trace, score, chains[problem.id])
+        for problem, trace, score in run.scored()
+        if not score.correct and problem.answer_type == "number" and problem.id in chains
     }
 
 
