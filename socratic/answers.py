@@ -169,7 +169,8 @@ def canonical(gold: str, answer_type: AnswerType, choices: Sequence[str] | None 
     else:
         answer = _read(text, True, answer_type, None)
     if answer is None:
-        raise UserError(f"gold answer {gold!r} is not a {answer_type} answer; correct the data or its answer_type")
+        wanted = f"write its letter, A to {_offered(choices)[-1]}" if answer_type == "choice" else "correct the data"
+        raise UserError(f"gold answer {gold!r:.60} is not a {answer_type} answer; {wanted}, or change its answer_type")
     return answer
 
 

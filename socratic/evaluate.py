@@ -257,8 +257,8 @@ def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], re
         changed = _problem_differences(out / "problems.jsonl", problems)
     differing += changed
     if differing and resume != "always":
-        mixed = "" if "chosen" in config else ", or --resume always to mix them"
-        raise UserError(f"{out} was made with other settings ({'; '.join(differing)}); choose another folder{mixed}")
+        mixed = "" if "chosen" in config else " (evaluate --resume always mixes them)"
+        raise UserError(f"{out} was made with other settings ({'; '.join(differing)}); give another --out{mixed}")
     stored = _read_traces(out, problems, config["samples"]) if differing else ()  # refused before anything is changed
     whole = sum(not failed_for_now(trace) for trace in stored)
     if whole < len(problems) * config["samples"]:  # else all was made with the settings that stand there

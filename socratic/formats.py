@@ -61,7 +61,9 @@ def formed(
         one_line(instruction)
     except ValueError as error:
         raise UserError(f"instruction {instruction!r}: {error}") from None
-    if not forms or any(share < 0 for share in shares.values()):
+    if below := [f"{form}={share:g}" for form, share in shares.items() if share < 0]:
+        raise UserError(f"the share {below[0]} is below 0; give it 0 or more")
+    if not forms:
         raise UserError(f"shares of {dict(shares)} draw nothing; give one of {', '.join(FORMS)} more than 0")
     for problem, sample in problems:
         if "form" in problem.metadata:

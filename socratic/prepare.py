@@ -44,7 +44,7 @@ class TrainSettings(Settings):
     samples: int | None = Field(None, ge=1, description="of a teacher's samples of each problem only the first so many")
     limit: int | None = Field(None, ge=1, description="train on the first so many chains only")
     dev_limit: int = Field(256, ge=0, description="dev chains to choose the checkpoint on; 0 keeps the last one")
-    evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch")
+    evaluations: int = Field(1, ge=1, description="dev evaluations and checkpoints per epoch, or a few more")
     best_by: Literal["loss", "accuracy"] = Field("loss", description="dev loss, or dev accuracy through solve")
     partner: str | None = Field(None, description="the other student of a QG/QA pair, for best_by accuracy")
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without improvement")

@@ -49,8 +49,8 @@ def save_session(tutor: Tutor, path: Path) -> None:
 
 def load_session(path: Path, solving: Solving) -> Tutor:
     """What `save_session` wrote, with whatever students; raises `UserError` for another file."""
-    value = store.read_json(path)
     try:
+        value = store.read_json(path)
         gold = _record(value["gold"], Chain) if value["gold"] else None
         tutor = Tutor(_checked_problem(value["problem"]), solving, gold)
         nodes = [tutor.root]

@@ -28,7 +28,8 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _SYNC_SECONDS = 0.1
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Of an `OSError` that may pass: the disk is full."""
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         temporary.touch(exist_ok=False)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another place") from None
     try:

@@ -19,14 +19,13 @@ from typing import Any
 from socratic.config import differences
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Card, check_is_student, is_checkpoint, read_card, save_student
-from socratic.lm.load import default_device, hush_transformers, load_lm
+from socratic.lm.load import default_device, hash_weights, hush_transformers, load_lm
 from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
 from socratic.prompts import format_name
 from socratic.store import (
     MANIFEST,
     check_manifest,
     first_file,
-    hash_file,
     hash_json,
     is_main_process,
     lock,
@@ -134,10 +133,10 @@ def _plan(run: TrainingRun, settings: TrainSettings) -> dict[str, Any]:
 
 
 def _identity(model: str | None) -> str | None:
-    """MODEL, or of a trained student its name and content, wherever it lies."""
-    if model is None or not (manifest := Path(model) / MANIFEST).is_file():
+    """MODEL, or of a trained student its name and weights, wherever it lies and whenever it was trained."""
+    if model is None or not (Path(model) / MANIFEST).is_file():
         return model
-    return f"{Path(model).name} {hash_file(manifest)[:16]}"
+    return f"{Path(model).name} {hash_weights(Path(model))[:16]}"
 
 
 def _data_record(run: TrainingRun) -> dict[str, Any]:

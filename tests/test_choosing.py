@@ -173,7 +173,7 @@ def test_a_chosen_run_is_compared_like_any_other(tmp_path: Path) -> None:
     assert (run.samples, metrics["tokens_per_problem"], metrics["seconds_per_problem"]) == (1, 60, 3.0)
     rows = compare([first, run]).rows
     assert [row.parameters for row in rows] == [5, 12]
-    with pytest.raises(UserError, match=r"other settings .*; choose another folder\Z"):
+    with pytest.raises(UserError, match=r"other settings .*; give another --out\Z"):
         write_chosen([first, second], chosen, {**how, "k": 3}, tmp_path / "out")
     third = run_of(tmp_path / "c", ["0", "9", "7"], models={"lm": {**model, "sha256": "2"}})
     others = {id: (own[0], own) for id, own in pooled([first, third]).items()}

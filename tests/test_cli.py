@@ -146,7 +146,8 @@ def test_the_whole_way_from_chains_to_a_comparison(cli: Cli, chains: Path, tmp_p
 
     shown = cli("show", right, "tiny/clips")
     assert "How many does she sell?" in shown.out
-    assert [line["problem_id"] for line in cli("show", right, "tiny/clips", "--json").lines] == ["tiny/clips"]
+    [line] = cli("show", right, "tiny/clips", "--json").lines
+    assert (line["problem_id"], line["score"]["reason"]) == ("tiny/clips", "right")
     compared = cli("compare", right, short, "--json").json
     assert [row["name"] for row in compared["rows"]] == ["right", "short"]
     assert compared["problems"] == 3

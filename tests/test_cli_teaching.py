@@ -273,3 +273,30 @@ def test_mistakes_in_augment(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert cli("augment", *arguments).code == 2
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_problems_with_steps_are_chains_too(cli: Cli, tmp_path: Path) -> None:
+    steps = [{"question": "How many are 2 and 3?", "answer": "2+3 = 5"}]
+    rows = [{"question": f"Ann has {n} pens and buys 1. How many?", "answer": 5, "steps": steps} for n in range(20)]
+    path = write_jsonl(tmp_path / "own.jsonl", *rows)
+    assert cli("curate", path, "--json").json["chains"] == 20
+    unsolved = write_jsonl(tmp_path / "bare.jsonl", {"question": "How many?", "answer": 5})
+    result = cli("curate", unsolved)
+    assert (result.code, "bare.jsonl has no gold chains in 'train'" in result.err) == (2, True)
+
+
+def test_a_full_disk_is_said_in_one_sentence(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("socratic.store.os.fsync", full)
+    result = cli("augment", "gold:stories", "--kind", "bare", "--out", tmp_path / "more.jsonl")
+    assert (result.code, result.err.splitlines()[-1:]) == (
+        2,
+        ["socratic: the disk has no room for what is written; free some and run that again"],
+    )
+
+
+def test_an_endpoint_cannot_soften(cli: Cli, tmp_path: Path) -> None:
+    result = cli("soften", "gold:stories", "--lm", "openai:x", "--limit", "1", "--out", tmp_path / "soft.jsonl")
+    assert (result.code, "openai:x is an endpoint, which does not say how likely" in result.err) == (2, True)

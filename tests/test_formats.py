@@ -101,7 +101,9 @@ def test_a_problem_to_be_answered_at_once_needs_a_student_that_can_tell() -> Non
 
 
 def test_shares_and_problems_that_do_not_do_are_refused() -> None:
-    for shares in ({}, {"zero-shot-cot": 0}, {"zero-shot-cot": 1, "in-context-cot": -1}):
+    with pytest.raises(UserError, match="the share in-context-cot=-1 is below 0; give it 0 or more"):
+        mixed([PEN], {"zero-shot-cot": 1, "in-context-cot": -1}, [])
+    for shares in ({}, {"zero-shot-cot": 0}):
         with pytest.raises(UserError, match="draw nothing; give one of zero-shot-cot, "):
             mixed([PEN], shares, [])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="2 solved problems are too few to draw 2 from"):

@@ -547,6 +547,26 @@ def test_training_continues_from_another_students_weights(trained: dict[Role, Pa
     assert card.base.location == str(first)
 
 
+def test_a_base_that_was_trained_again_to_the_same_weights_is_the_same(
+    trained: dict[Role, Path], tmp_path: Path
+) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(trained["unified"], base)
+    fit(str(base), out, "unified", max_steps=1)
+    (out / store.MANIFEST).unlink()  # it was not whole yet
+    card = json.loads((base / "socratic.json").read_text())
+    card["metrics"]["seconds"] += 1
+    (base / "socratic.json").write_text(json.dumps(card))
+    store.write_manifest(base)
+    assert fit(str(base), out, "unified", max_steps=1).metrics["updates"] == 1
+    other = base / "model.safetensors"
+    other.write_bytes(other.read_bytes()[:-1] + b"\x01")
+    store.write_manifest(base)
+    (out / store.MANIFEST).unlink()
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        fit(str(base), out, "unified", max_steps=1)
+
+
 def test_a_student_and_one_trained_from_it_are_not_confused(trained: dict[Role, Path], tmp_path: Path) -> None:
     first = trained["unified"]
     base = read_card(first).base.location

@@ -12,6 +12,7 @@ from socratic.cli import choosing, data, recipes, refining, runs, selfimprove, s
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
+from socratic.store import NO_ROOM
 from socratic.types import UserError
 
 app = typer.Typer(
@@ -68,6 +69,11 @@ def main() -> None:
             err.print(message, soft_wrap=True)
         else:
             complain(message)
+        code = 2
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        complain(f"the disk has no room for {error.filename or 'what is written'}; free some and run that again")
         code = 2
     except KeyboardInterrupt:
         code = 130

@@ -127,8 +127,8 @@ def show(
 
     problem, traces = find_problem(load_run(run, data_dir), problem_id)
     if as_json:
-        for trace, _ in traces:
-            print_json(trace.to_json())
+        for trace, score in traces:
+            print_json({**trace.to_json(), "score": score and score.to_json()})
     else:
         paint_solved(out, problem, traces)
 

@@ -197,15 +197,17 @@ def check_utf8(text: str, what: str) -> str:
 
 
 def read_chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
-    """The chains of a file, all of them, or a data set's, gold:NAME, in ``splits``; raises `UserError` for none.
+    """The chains of a file, all of them; of a file of problems with steps, or gold:NAME, a data set's, in ``splits``.
+
+    Raises `UserError` where there are none.
 
     Without dev's, a student trained on what is made of them would have no dev loss.
     """
-    from socratic.store import read_records
+    from socratic.store import read_jsonl, read_records
     from socratic.tasks import load_chains
 
     name = chains.removeprefix("gold:")
-    if name != chains:
+    if name != chains or "problem_id" not in next(read_jsonl(Path(chains)), {"problem_id": ""}):  # problems with steps
         return [chain for split in splits for chain in load_chains(name, split, data_dir)]
     if not (found := list(read_records(Path(chains), Chain))):
         raise UserError(f"{chains} holds no chains; give a file that does, or gold:NAME")

@@ -146,7 +146,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         )
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's use of transformers
         merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
-    record = Base(location=str(folder.resolve()), sha256=hash_json([card.base.sha256, _hash_weights(folder)]))
+    record = Base(location=str(folder.resolve()), sha256=hash_json([card.base.sha256, hash_weights(folder)]))
     return Pretrained(merged, tokenizer, record), card
 
 
@@ -183,7 +183,7 @@ def load_pretrained(model: str, dtype: Any, tokenizer: Any = None, revision: str
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype, tokenizer)
     loaded = _load_safetensors(model, dtype, revision)
-    digest = _hash_weights(path) if path.is_dir() else _commit(model, revision)
+    digest = hash_weights(path) if path.is_dir() else _commit(model, revision)
     location = str(path.resolve()) if path.is_dir() else model
     return Pretrained(loaded, tokenizer or load_tokenizer(model), Base(location=location, sha256=digest))
 
@@ -328,7 +328,8 @@ def _foreign_gguf(path: Path, dtype: Any, tokenizer: Any) -> Any:
     return plain
 
 
-def _hash_weights(folder: Path) -> str:
+def hash_weights(folder: Path) -> str:
+    """What tells the weights in ``folder`` from others: the hash of its safetensors files."""
     return hash_json({file.name: hash_file(file) for file in sorted(folder.glob("*.safetensors"))})
 
 

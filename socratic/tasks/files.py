@@ -78,7 +78,11 @@ def number_text(value: Any, where: str) -> str:
         raise UserError(f"{where} is empty; fill it in or remove the record")
     text = value.strip() if isinstance(value, str) else repr(value)
     if isinstance(value, bool) or not _NUMBER.fullmatch(text):
-        raise UserError(f"{where} is {value!r:.60}, not a finite number; correct it or remove the record")
+        raise UserError(
+            f"{where} is {value!r:.60}, not a finite number of at most 30 digits; correct it, or write it as text"
+        )
+    if isinstance(value, float) and abs(value) >= 2**53 and value % 10:  # JSON may have lost digits of it
+        raise UserError(f"{where} is {text}, too large to be exact in JSON with its decimals; write it as text")
     fraction = recover_fraction(Fraction(text))
     decimal = format_result(fraction)
     return decimal if Fraction(decimal) == fraction else str(fraction)

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, TypeVar, get_args
 
 from socratic import store
@@ -123,8 +124,8 @@ def _choices(row: Row, value: Any) -> tuple[str, ...] | None:
         return None
     where = f"{row.where}: the choices"
     value = parse_json(value, where) if isinstance(value, str) else value
-    if not isinstance(value, list) or len(value) < 2:
-        raise UserError(f"{where} must be a list of at least two texts, not {value!r:.60}")
+    if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
+        raise UserError(f"{where} must be a list of two to {len(ascii_uppercase)} texts, not {value!r:.60}")
     return tuple(clean_text(choice, f"{row.where}: choice {number}") for number, choice in enumerate(value))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from socratic.calculator import canonicalise
 from socratic.lm.checkpoint import is_checkpoint
-from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
+from socratic.lm.load import ENDPOINT, Pretrained, load_pretrained, load_student, local_folder
 from socratic.prompts import TeacherPrompt, render_problem
 from socratic.store import JsonlAppender, hash_json, lock, read_records
 from socratic.targets import TOKENS, kept_tokens
@@ -25,6 +25,10 @@ _MOST_TOKENS_OF_A_CHARACTER = 4
 
 def load_teacher(name: str, dtype: Any) -> Pretrained:
     """The MODEL, an adapter merged, that is to read; raises `UserError` for an encoder-decoder."""
+    if name.startswith(ENDPOINT):
+        raise UserError(
+            f"{name} is an endpoint, which does not say how likely given words are; name a model that runs here"
+        )
     student = local_folder(name)
     teacher = load_student(student, dtype)[0] if is_checkpoint(student) else load_pretrained(name, dtype)
     if teacher.model.config.is_encoder_decoder:
