@@ -15,6 +15,7 @@ import shlex
 from pathlib import Path
 from unittest.mock import patch
 
+import socratic.report.interventions  # noqa: F401  (which would else take up the `load_run` that is kept here)
 from socratic.cli import app
 from socratic.cli.shared import out
 from socratic.evaluate import load_run

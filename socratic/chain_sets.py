@@ -45,8 +45,8 @@ class Making:
 
     ``sources`` are as `load_set` takes them, or folders of runs, or the data whose problems count; of chains and
     problems only the first ``limit``. ``students`` are the MODELs that a maker asks, by the fold that each is asked
-    about, or None where it is all; ``folder`` is the set's own, and data are read as ``reading`` says. They
-    solve ``batch_size`` problems at a time.
+    about, or None where it is all; ``folder`` is the set's own, and data are read as ``reading`` says.
+    Students that solve problems have ``batch_size`` under way.
     """
 
     sources: Sequence[str]

@@ -88,6 +88,8 @@ def evaluate(
     `ValueError` for a solver that does not answer exactly what it was asked.
     """
     _check_request(problems, samples)
+    if _is_kept(out):
+        raise UserError(f"{out} is a kept run, which is whole; give another --out")
     config = _plain({**settings, "samples": samples})
     with store.lock(out):
         _open_run(out, config, problems, resume)
@@ -239,8 +241,6 @@ def _solve_pending(pending: list[tuple[Problem, int]], solve: Solve) -> Iterator
 
 def _open_run(out: Path, config: dict[str, Any], problems: Sequence[Problem], resume: Resume) -> None:
     """Begin a run in ``out``, or make sure that the one standing there may be continued."""
-    if _is_kept(out):
-        raise UserError(f"{out} is a kept run, of which nothing is left to do; choose another folder")
     records = [problem.to_json() for problem in problems]
     if not (out / "config.yaml").exists():
         if foreign := store.first_file(out):

@@ -85,12 +85,15 @@ def formed(
 def _drawn(problem: Problem, solved: Sequence[Chain], shots: int, rng: random.Random) -> list[Chain]:
     """Chains of ``shots`` other problems."""
     found: dict[str, Chain] = {}
-    for size in (min(len(solved), 4 * shots + 4), len(solved)):  # all, where the first few are of too few problems
+    for size in dict.fromkeys(
+        (min(len(solved), 4 * shots + 4), len(solved))
+    ):  # all, where the first few are of too few problems
         for other in rng.sample(solved, size) if len(found) < shots else ():
             if len(found) < shots and other.question != problem.question:
                 found.setdefault(other.question, other)
     if len(found) < shots:
-        raise UserError(f"{len(solved)} solved problems are too few to draw {shots} from; give more, or fewer shots")
+        problems = len({other.question for other in solved})
+        raise UserError(f"{problems} solved problems are too few to draw {shots} from; give more, or fewer shots")
     return list(found.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -119,7 +120,8 @@ def _do(plan: Plan, waiting: list[Stage], console: Console) -> None:
                 stage.run(numbers[stage], console, plan.recipe.batch_size)
             elif isinstance(stage, EvaluateStage):
                 asked = {*stage.models.values()}
-                loaded = {model: lm for model, lm in loaded.items() if model in asked}  # no longer in memory, then
+                loaded = {model: lm for model, lm in loaded.items() if model in asked}
+                gc.collect()  # the others leave memory before more come
                 loaded |= {model: load_lm(model) for model in asked - loaded.keys()}
                 stage.run(numbers[stage], console, loaded, plan.recipe.batch_size)
             elif isinstance(stage, SelectStage):

@@ -80,9 +80,11 @@ def _record(value: Any, cls: type[T]) -> T:
 def _checked_problem(value: Any) -> Problem:
     """A problem as `save_session` wrote it; raises `UserError` or `ValueError` where it is none."""
     problem = _record(value, Problem)
-    for text in (problem.question, *filter(None, (problem.context, *(problem.choices or ())))):
+    if problem.answer:
+        return checked(problem, "problem")
+    for text in (problem.question, *filter(None, [problem.context]), *(problem.choices or ())):
         clean_text(text, "problem")
-    return checked(problem, "problem") if problem.answer else problem
+    return problem
 
 
 def _count(value: Any) -> int:

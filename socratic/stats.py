@@ -46,16 +46,16 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def bootstrap_difference(
-    a: npt.ArrayLike, b: npt.ArrayLike, seed: int, resamples: int = 10_000, *, same_seeds: bool = False
+    a: npt.ArrayLike, b: npt.ArrayLike, seed: int, resamples: int = 10_000
 ) -> tuple[float, float, float]:
     """95 % percentile interval (low, high) for ``mean(a) - mean(b)`` and its two-sided p-value.
 
-    ``a`` and ``b`` are outcomes in [0, 1], [seeds, problems], of the same problems in the same order. Problems are
-    resampled for both together, seeds within each, or with ``same_seeds`` (row k of both is one student's) for both
-    together too. With one seed each this is the paired bootstrap. Source: Efron and Tibshirani (1993), "An introduction
-    to the bootstrap", section 13.3 for the interval; p is twice the smaller share of resamples on one side of 0, the
-    observed one counted in. Means of few seeds drawn with replacement vary too little, by (n - 1) / n in variance;
-    their deviations are scaled up by that. Raises `ValueError` for empty arrays or arrays over other problems.
+    ``a`` and ``b`` are outcomes in [0, 1], [seeds, problems], of the same problems in the same order; seeds are
+    resampled within each, problems for both together. With one seed each this is the paired bootstrap. Source: Efron
+    and Tibshirani (1993), "An introduction to the bootstrap", section 13.3 for the interval; p is twice the smaller
+    share of resamples on one side of 0, the observed one counted in. Means of few seeds drawn with replacement vary too
+    little, by (n - 1) / n in variance; their deviations are scaled up by that. Raises `ValueError` for empty arrays or
+    arrays over other problems.
     """
     first, second = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (a, b))
     if first.shape[-1] != second.shape[-1] or first.ndim != 2 or second.ndim != 2 or not first.size or not second.size:
@@ -66,11 +66,9 @@ def bootstrap_difference(
     columns, counts = np.unique(np.vstack([first, second]), axis=1, return_counts=True)
     draws = rng.multinomial(problems, counts / problems, size=resamples) / problems
     means = draws @ columns.T  # of each seed, under each resample of the problems
-    mine, theirs = np.split(means, [len(first)], axis=1)
-    if same_seeds:
-        difference = _resampled_seeds(mine - theirs, rng)
-    else:
-        difference = _resampled_seeds(mine, rng) - _resampled_seeds(theirs, rng)
+    parts = np.split(means, [len(first)], axis=1)
+    resampled = [_resampled_seeds(part, rng) for part in parts]
+    difference = resampled[0] - resampled[1]
     low, high = np.quantile(difference, (0.025, 0.975))
     p = 2 * (1 + min((difference <= 0).sum(), (difference >= 0).sum())) / (1 + resamples)
     return float(low), float(high), min(1.0, float(p))

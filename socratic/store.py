@@ -113,10 +113,8 @@ def parse_record(where: str, text: bytes | str, cls: type[T]) -> T:
         record: T = _adapter(cls).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{where}: field {field!r} of this {cls.__name__.lower()} is not usable ({first['msg']}); correct that line"
-        ) from None
+        what = f"field {'.'.join(map(str, first['loc']))!r} of this" if first["loc"] else "this"
+        raise UserError(f"{where}: {what} {cls.__name__.lower()} is not usable ({first['msg']}); correct it") from None
     return record
 
 

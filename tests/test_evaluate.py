@@ -119,7 +119,7 @@ def test_a_kept_run_is_read_from_its_traces_and_the_data(tmp_path: Path) -> None
     with pytest.raises(UserError, match="is kept without scores, and scored whenever it is read"):
         rescore(kept)
     before = (kept / "metrics.json").read_bytes()
-    with pytest.raises(UserError, match="is a kept run, of which nothing is left to do"):
+    with pytest.raises(UserError, match="is a kept run, which is whole; give another --out"):
         evaluate(problems[:4], Script(), kept, {**SETTINGS, **where}, samples=2)
     assert (kept / "metrics.json").read_bytes() == before
     (kept / "config.yaml").write_text("samples: 1\n")

@@ -92,17 +92,6 @@ def test_bootstrap_over_seeds_is_wider_and_agrees_with_a_plain_one() -> None:
     assert high - low > 2 * (narrow[1] - narrow[0])
 
 
-def test_seeds_of_the_same_students_are_drawn_together() -> None:
-    rng = np.random.default_rng(5)
-    skill = np.array([0.2, 0.5, 0.8])[:, None]
-    a = (rng.random((3, 200)) < skill).astype(float)
-    b = np.where(rng.random((3, 200)) < 0.1, 0, a)  # each student's answers, some of them lost
-    apart, together = (bootstrap_difference(a, b, seed=0, same_seeds=same) for same in (False, True))
-    assert together[1] - together[0] < (apart[1] - apart[0]) / 2
-    assert together[0] < a.mean() - b.mean() < together[1]
-    assert together[2] < 0.05 < apart[2]
-
-
 def test_seeds_that_differ_by_chance_alone_are_seldom_called_different() -> None:
     rng = np.random.default_rng(0)
     seen = []

@@ -391,7 +391,16 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_note(
     stop_at(8, monkeypatch, student, tmp_path)
     damage(tmp_path / "checkpoints" / "checkpoint-6")
     notes: list[str] = []
+    there = []
+    train = transformers.Trainer.train
+
+    def begin(trainer: Any, **how: Any) -> Any:
+        there.append((tmp_path / "checkpoints" / "checkpoint-6").exists())
+        return train(trainer, **how)
+
+    monkeypatch.setattr(transformers.Trainer, "train", begin)
     fit(student, tmp_path, chains=EIGHT, notes=notes, **LONG)
+    assert there == [False], "it would be taken for the newest one when old ones are removed"
     assert any("checkpoint-6 is not whole" in note for note in notes)
     assert any(note.startswith("continuing from") and note.endswith("checkpoint-4") for note in notes)
     assert_same_run(tmp_path, whole)

@@ -17,6 +17,7 @@ from socratic.numerals import NUMBER, values
 from socratic.tasks.overlap import words
 from socratic.types import Chain, Step
 
+# As `tasks.equations` has it, and behind a closing quotation mark.
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)[\"”']?\s+(?=\S)")
 _HOW = r"(?:(?:at|in|by|for|on|to|after|of|from|with)\s+)?(?:how|what)|find|calculate|determine"
 _CONDITION = re.compile(rf"(.+?,)\s+(?:then\s+)?(?:{_HOW})\b", re.IGNORECASE | re.DOTALL)

@@ -270,7 +270,7 @@ def augment(
     seed: Annotated[int, typer.Option(help="Of the numbers drawn.")] = 0,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="A data set whose dev and test problems must not come in, besides the chains' own."),
+        typer.Option(help="A data set whose problems beside train's must not come in, as the chains' own do not."),
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -287,7 +287,7 @@ def augment(
     given = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]
     others = kept_out(given, against or [], Reading(data_dir=data_dir, split_scheme="authors"))
     if not others:
-        err.print("nobody's dev and test problems are kept out; --against names a data set to keep out", soft_wrap=True)
+        err.print("no data set's dev and test problems are kept out; --against names one to keep out", soft_wrap=True)
     with err.status("making chains"):
         done = make(given, wanted, others, copies, seed)
     write_jsonl(out_file, (chain.to_json() for chain in done.chains))

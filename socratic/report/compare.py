@@ -198,11 +198,7 @@ def compare(runs: Sequence[Run], common: bool = False) -> Comparison:
         row, outcome = _row(name, [names[id(run)] for run in group], group, ids)
         rows.append(row)
         outcomes.append(outcome)
-    pairs = []
-    for row, group, outcome in zip(rows[1:], groups[1:], outcomes[1:], strict=True):
-        order = _same_students(group, groups[0])
-        baseline = [outcomes[0][place] for place in order] if order else outcomes[0]
-        pairs.append(_pair(rows[0], baseline, row, outcome, same_seeds=order is not None))
+    pairs = [_pair(rows[0], outcomes[0], row, outcome) for row, outcome in zip(rows[1:], outcomes[1:], strict=True)]
     adjusted = stats.holm([pair.p for pair in pairs])
     pairs = [dataclasses.replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
     return Comparison(len(ids), tuple(rows), tuple(pairs), _chance([p for p in runs[0].problems if p.id in ids]))
@@ -327,18 +323,8 @@ def _mean(values: Sequence[Any]) -> Any:
     return values[0]
 
 
-def _same_students(runs: Sequence[Run], others: Sequence[Run]) -> list[int] | None:
-    """Of each of ``runs`` the place among ``others`` of the one run with the same students; None where it has none."""
-    mine, theirs = (
-        [{m["sha256"] for m in run.config.get("models", {}).values()} for run in of] for of in (runs, others)
-    )
-    if len(mine) != len(theirs) or any(mine.count(one) != 1 or theirs.count(one) != 1 for one in mine):
-        return None
-    return [theirs.index(one) for one in mine]
-
-
-def _pair(first: Row, baseline: list[list[bool]], row: Row, outcome: list[list[bool]], same_seeds: bool) -> Pair:
-    low, high, p = stats.bootstrap_difference(outcome, baseline, seed=_SEED, same_seeds=same_seeds)
+def _pair(first: Row, baseline: list[list[bool]], row: Row, outcome: list[list[bool]]) -> Pair:
+    low, high, p = stats.bootstrap_difference(outcome, baseline, seed=_SEED)
     only_run = only_baseline = None
     problems = len(outcome[0])
     pairs = [(a, b) for mine in outcome for theirs in baseline for a, b in zip(mine, theirs, strict=True)]

@@ -152,7 +152,7 @@ def _steps(row: Row, value: Any) -> list[Step]:
 def _are_records(rows: list[Row], cls: type[Chain] | type[Problem]) -> bool:
     """Whether this package wrote ``rows`` (by the first), which CSV, where everything is text, never is."""
     values = rows[0].values
-    return set(values) == {field.name for field in fields(cls)} and isinstance(values["metadata"], dict)
+    return set(values) == {field.name for field in fields(cls)} and not isinstance(values["metadata"], str)
 
 
 def _stated_problems(rows: list[Row]) -> list[Problem]:
@@ -164,7 +164,11 @@ def _stated_problems(rows: list[Row]) -> list[Problem]:
 
 
 def _record(row: Row, cls: type[T]) -> T:
-    return store.parse_record(row.where, json.dumps(row.values), cls)
+    try:
+        text = json.dumps(row.values, allow_nan=False)
+    except ValueError:
+        raise UserError(f"{row.where} holds NaN or an infinity, which JSON has not; correct it") from None
+    return store.parse_record(row.where, text, cls)
 
 
 def _stated_chains(rows: list[Row], split: str) -> list[Item]:

@@ -125,27 +125,6 @@ def test_seeds_of_one_recipe_are_one_arm(tmp_path: Path) -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_arms_of_the_same_students_are_paired_by_them_in_whatever_order(tmp_path: Path) -> None:
-    solved = [(), (0, 1, 2), (0, 1, 2, 3, 4, 5)]
-    runs = {
-        solver: [
-            make_run(tmp_path / f"{solver}-s{n}", right(*of[drop:]), solver=solver, model=trained(n))
-            for n, of in enumerate(solved)
-        ]
-        for solver, drop in (("cot", 0), ("answer", 1))
-    }
-    others = [
-        make_run(tmp_path / f"other-s{n}", right(*of[1:]), solver="answer", model=trained(n, "other"))
-        for n, of in enumerate(solved)
-    ]
-    (paired,) = compare([*runs["cot"], *runs["answer"]]).pairs
-    (turned,) = compare([*runs["cot"], *reversed(runs["answer"])]).pairs
-    (apart,) = compare([*runs["cot"], *others]).pairs
-    assert paired.difference == turned.difference == apart.difference == pytest.approx(-2 / 24)
-    assert (paired.low, paired.high) == pytest.approx((turned.low, turned.high), abs=0.1)
-    assert paired.high - paired.low < (apart.high - apart.low) / 2
-
-
 def test_other_recipes_and_the_same_run_twice_are_arms_of_their_own(tmp_path: Path) -> None:
     a = make_run(tmp_path / "a", right(0), model=trained(0))
     b = make_run(tmp_path / "b", right(0), model=trained(1, "other"))

@@ -126,6 +126,8 @@ def test_own_chains_load_as_they_are(tmp_path: Path) -> None:
         (lines(ROW, {**ROW, "answer_type": "numbers"}), "the answer_type 'numbers' is unknown"),
         (lines(ROW, {**ROW, "choices": ["one"]}), "the choices must be a list of two to 26 texts"),
         (lines({**ROW, "choices": ["x"] * 27}), "mine.jsonl:1: the choices must be a list of two to 26 texts"),
+        (lines({**CHAIN.to_json(), "metadata": None}), "mine.jsonl:1: field 'metadata' of this chain is not usable"),
+        (lines({**CHAIN.to_json(), "metadata": {"weight": float("nan")}}), "mine.jsonl:1 holds NaN or an infinity"),
         (lines({**ROW, "answer": 12345678901234567.5}), "too large to be exact in JSON with its decimals"),
         (lines({**ROW, "answer": 1e100}), "not a finite number of at most 30 digits"),
         (lines({**ROW, "answer": "x", "choices": ["x", "y"]}), "not a choice answer; write its letter, A to B"),
