@@ -69,6 +69,8 @@ def load_session(path: Path, solving: Solving) -> Tutor:
             tutor.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
             tutor.concluded, tutor.stop_reason = True, trace.stop_reason
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, UserError):
+        if not path.is_file():
+            raise
         raise UserError(f"{path} is no session that /save wrote; give one") from None
     return tutor
 

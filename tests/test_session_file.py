@@ -40,9 +40,10 @@ def test_a_session_is_kept_whole(pair: dict[str, LM], tmp_path: Path) -> None:
     assert [child.step.question for child in again.here.parent.children] == ["Two?", "Other?"]
     assert again.here.asked_by == "person"
     assert text(again.ask()) == text(tutor.ask())
-    (tmp_path / "other.json").write_text('{"problem": 3}')
-    with pytest.raises(UserError, match="is no session that /save wrote"):
-        load_session(tmp_path / "other.json", solving(pair))
+    for other in ('{"problem": 3}', '{"question": "One?"}\n{"question": "Two?"}\n'):
+        (tmp_path / "other.json").write_text(other)
+        with pytest.raises(UserError, match="is no session that /save wrote"):
+            load_session(tmp_path / "other.json", solving(pair))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_what_is_large_is_made_small_at_any_depth() -> None:
     [
         ({"arms": None}, "smoke.arms=None changes nothing that has a name"),
         ({"training": 3}, "smoke.training=3 changes nothing that has a name"),
-        ({"students": {"cot": {"role": "cot", "chains": None}}}, "recipe key students.cot.chains=None is not usable"),
+        ({"students": {"cot": {"role": "cot", "chains": None}}}, "students.cot: chains=None is not usable"),
         ({"arms": {"cot": "fast"}}, "recipe key arms.cot='fast' is not usable"),
     ],
 )
