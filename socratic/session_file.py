@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from socratic import store
 from socratic.solving import Solving
@@ -12,8 +11,6 @@ from socratic.tasks.base import checked
 from socratic.tasks.files import clean_text
 from socratic.tutor import Node, Tutor, Writer
 from socratic.types import Chain, Problem, Step, Trace, UserError
-
-T = TypeVar("T")
 
 _WRITERS: dict[str, Writer] = {"student": "student", "person": "person"}
 
@@ -51,7 +48,7 @@ def load_session(path: Path, solving: Solving) -> Tutor:
     """What `save_session` wrote, with whatever students; raises `UserError` for another file."""
     try:
         value = store.read_json(path)
-        gold = _record(value["gold"], Chain) if value["gold"] else None
+        gold = store.as_record("the session", value["gold"], Chain) if value["gold"] else None
         tutor = Tutor(_checked_problem(value["problem"]), solving, gold)
         nodes = [tutor.root]
         for row in value["steps"]:
@@ -63,7 +60,7 @@ def load_session(path: Path, solving: Solving) -> Tutor:
         tutor.go(nodes[_count(value["here"])])
         tutor.tokens = _count(value["tokens"])
         if value["trace"]:
-            trace = _record(value["trace"], Trace)
+            trace = store.as_record("the session", value["trace"], Trace)
             if len(trace.steps) != len(tutor.steps):
                 raise ValueError(trace)
             tutor.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
@@ -75,13 +72,9 @@ def load_session(path: Path, solving: Solving) -> Tutor:
     return tutor
 
 
-def _record(value: Any, cls: type[T]) -> T:
-    return store.parse_record("the session", json.dumps(value), cls)
-
-
 def _checked_problem(value: Any) -> Problem:
     """A problem as `save_session` wrote it; raises `UserError` or `ValueError` where it is none."""
-    problem = _record(value, Problem)
+    problem = store.as_record("the session", value, Problem)
     if problem.answer:
         return checked(problem, "problem")
     for text in (problem.question, *filter(None, [problem.context]), *(problem.choices or ())):

@@ -118,6 +118,15 @@ def parse_record(where: str, text: bytes | str, cls: type[T]) -> T:
     return record
 
 
+def as_record(where: str, value: Any, cls: type[T]) -> T:
+    """A JSON object that was read already as `parse_record` gives it; raises `UserError` for NaN and infinities too."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise UserError(f"{where} holds NaN or an infinity, which JSON has not; correct it") from None
+    return parse_record(where, text, cls)
+
+
 class JsonlAppender:
     """Appends records to a JSON-lines file during a long run.
 

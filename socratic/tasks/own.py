@@ -13,20 +13,17 @@ two parts by the dev rule. Lines that this package wrote load as they are: probl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from socratic import store
 from socratic.config import nearest
 from socratic.tasks.base import SPLITS, Item, carve, checked, gold_chain
 from socratic.tasks.files import Row, clean_text, number_text, parse_json, read_rows
 from socratic.types import FORMED, AnswerType, Chain, Problem, Step, UserError
-
-T = TypeVar("T")
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 FIELDS = ("id", "question", "answer", "answer_type", "choices", "context", "steps")
@@ -156,26 +153,18 @@ def _are_records(rows: list[Row], cls: type[Chain] | type[Problem]) -> bool:
 
 
 def _stated_problems(rows: list[Row]) -> list[Problem]:
-    problems = [checked(_record(row, Problem), row.where) for row in rows]
+    problems = [checked(store.as_record(row.where, row.values, Problem), row.where) for row in rows]
     for row, problem in zip(rows, problems, strict=True):
         if problem.split not in SPLITS:
             raise UserError(f"{row.where}: the split {problem.split!r} is unknown; use one of {', '.join(SPLITS)}")
     return problems
 
 
-def _record(row: Row, cls: type[T]) -> T:
-    try:
-        text = json.dumps(row.values, allow_nan=False)
-    except ValueError:
-        raise UserError(f"{row.where} holds NaN or an infinity, which JSON has not; correct it") from None
-    return store.parse_record(row.where, text, cls)
-
-
 def _stated_chains(rows: list[Row], split: str) -> list[Item]:
     items: list[Item] = []
     first: dict[str, tuple[str, Problem]] = {}
     for row in rows:
-        chain = _record(row, Chain)
+        chain = store.as_record(row.where, row.values, Chain)
         problem = Problem(
             id=chain.problem_id,
             dataset=chain.dataset,
