@@ -120,8 +120,9 @@ def _do(plan: Plan, waiting: list[Stage], console: Console) -> None:
                 stage.run(numbers[stage], console, plan.recipe.batch_size)
             elif isinstance(stage, EvaluateStage):
                 asked = {*stage.models.values()}
-                loaded = {model: lm for model, lm in loaded.items() if model in asked}
-                gc.collect()  # the others leave memory before more come
+                if done_with := loaded.keys() - asked:
+                    loaded = {model: loaded[model] for model in loaded.keys() - done_with}
+                    gc.collect()  # they leave memory before more come
                 loaded |= {model: load_lm(model) for model in asked - loaded.keys()}
                 stage.run(numbers[stage], console, loaded, plan.recipe.batch_size)
             elif isinstance(stage, SelectStage):
