@@ -67,11 +67,11 @@ def curate(chains: Iterable[Chain], by: By = "all") -> Curated:
     ``by`` answer, the same calculation may come again.
     """
     done = Curated()
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for chain in chains:
         reason = check(chain, by)
         if reason is None and by == "all":
-            way = chain.problem_id, equations(chain)
+            way = chain.problem_id, chain.question, equations(chain)
             reason = "duplicate" if way in seen else None
             seen.add(way)
         if reason is None:

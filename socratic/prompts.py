@@ -286,7 +286,7 @@ class TeacherPrompt:
             steps = [{"question": step.question, "answer": step.answer} for step in chain.steps]
             return json.dumps({"steps": steps, "answer": chain.answer}, ensure_ascii=False)
         _, slots = render_chain(chain, "cot" if self.style == "cot" else "unified")
-        if self.style == "cot":
+        if self.style == "cot" and len(slots) == 2:  # else its answer alone is to be written
             return f"{slots[0].text}{_written(slots[1])}"
         return "".join(_written(slot) for slot in slots if slot.text).strip()
 

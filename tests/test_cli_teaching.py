@@ -37,6 +37,9 @@ def test_chains_are_curated_by_their_answer_alone(cli: Cli, tmp_path: Path) -> N
     file = write_jsonl(tmp_path / "chains.jsonl", GOOD.to_json(), wrong.to_json())
     assert cli("curate", file, "--json").json["kept"] == 1
     assert cli("curate", file, "--by", "answer", "--json").json["kept"] == 2
+    cli("curate", file, "--rejects", tmp_path / "rejects.jsonl")
+    cli("curate", tmp_path / "rejects.jsonl", "--by", "answer", "--out", tmp_path / "kept.jsonl")
+    assert "rejected" not in (tmp_path / "kept.jsonl").read_text()  # what was once said of it
 
 
 def test_gold_can_be_curated(cli: Cli) -> None:
@@ -119,6 +122,8 @@ def is_a_users_error(result: Result, *said: str) -> bool:
         ((*MODEL, "--lm", "tiny"), ["--model", "--lm"]),
         (("--lm", "tiny", "--batch"), ["--lm tiny", "--batch"]),
         (("--lm", "tiny", "--base-url", "http://x/v1"), ["--lm tiny", "--base-url"]),
+        (("--lm", "tiny", "--set", "base_url=http://x/v1"), ["--lm tiny", "--base-url"]),
+        ((*MODEL, "--style", "zero-shot-cot", "--set", "form=json_schema"), ["zero-shot-cot", "form=json_schema"]),
         ((*MODEL, "--max-cost", "5"), ["--max-cost 5", "--price"]),
         ((*MODEL, "--max-cost", "-5", "--price", "1,2"), ["max_cost=-5"]),
         ((*MODEL, "--max-cost", "5", "--price", "0,0"), ["--max-cost 5", "--price"]),

@@ -134,3 +134,8 @@ def test_by_answer_a_right_end_is_enough() -> None:
     assert check(with_step(1, answer=" "), "answer") == "empty_answer"  # which no student can learn
     done = curate([GOOD, GOOD, wrong_mark, replace(GOOD, final_answer="28")], "answer")
     assert done.yields() == {"kept": 3, "wrong_answer": 1}
+
+
+def test_one_id_in_two_files_may_be_two_problems() -> None:
+    other = replace(GOOD, question=GOOD.question.replace("Ann", "Bea"))
+    assert curate([GOOD, other, GOOD]).yields() == {"kept": 2, "duplicate": 1}

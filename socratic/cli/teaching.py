@@ -91,8 +91,6 @@ def teach(
 
     if bool(model) == bool(lm):
         raise UserError("give either --model, the teacher's name at an endpoint, or --lm, a teacher that runs here")
-    if lm and (base_url or batch):
-        raise UserError(f"--lm {lm} runs here; leave {'--base-url' if base_url else '--batch'} out")
     if model and (device or dtype != "auto"):
         raise UserError(f"--{f'device {device}' if device else f'dtype {dtype}'} is for --lm; leave it out")
     given = {"temperature": temperature, "concurrency": concurrency, "base_url": base_url, "max_cost": max_cost}
@@ -114,12 +112,16 @@ def teach(
         raise UserError(f"unknown setting {unknown[0]!r}; did you mean {nearest(unknown[0], every)!r}?")
     settings = TeachSettings.parse({name: value for name, value in options.items() if name in known})
     how = AskSettings.parse({name: value for name, value in options.items() if name not in known})
+    if lm and (how.base_url or how.batch):
+        raise UserError(f"--lm {lm} runs here; leave {'--base-url' if how.base_url else '--batch'} out")
     if lm and settings.extra:
         raise UserError(f"extra={settings.extra} is for an endpoint, not for --lm; leave it out")
     check_samples(samples, settings.temperature)
     jobs = _jobs(data, split, limit, only_failed_by, samples, style, data_dir, split_scheme, column_names(column))
     if prompt and style == "zero-shot-cot":
         raise UserError(f"--style zero-shot-cot shows no prompt; leave --prompt {prompt} out")
+    if how.form not in (None, "text") and style == "zero-shot-cot":
+        raise UserError(f"--style zero-shot-cot takes replies as text; leave form={how.form} out")
     shown = None if style == "zero-shot-cot" else load_prompt(style, jobs[0].problem.dataset, prompt)
     if dry_run:
         _estimate(jobs, Lesson(settings, shown, how.form or "json_schema"), how, as_json)
@@ -239,6 +241,8 @@ def curate(
     given = read_chains(chains, data_dir, "train", "dev")
     done = sift(given, by)
     if kept_file:
+        for chain in done.kept:
+            chain.metadata.pop("rejected", None)  # of an earlier call
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))
     if rejects:
         marked = (replace(chain, metadata={**chain.metadata, "rejected": why}) for chain, why in done.rejected)

@@ -29,6 +29,8 @@ from socratic.types import Chain, UserError
 LEDGER = "ledger.sqlite"
 FAULTS = "faults.jsonl"
 _GRACE_SECONDS = 10.0
+_FEW = 20
+"""Replies from which on their mean cost is taken for what the next costs, whatever the estimate says."""
 
 
 class AskSettings(Settings):
@@ -183,7 +185,10 @@ def _affordable(how: AskSettings, ledger: Ledger, under_way: int, guess: float) 
     if how.max_cost is None:
         return True
     spent = how.cost(ledger.tokens) or guess * len(ledger.replied)  # some servers state no usage
-    return spent + under_way * (spent / len(ledger.replied) if ledger.replied else guess) <= how.max_cost
+    each = spent / len(ledger.replied) if ledger.replied else guess
+    if len(ledger.replied) < _FEW:  # among them the short ones that tried out the form
+        each = max(each, guess)
+    return spent + under_way * each <= how.max_cost
 
 
 async def _check_same(ledger: Ledger, wanted: dict[str, Any], resume: str) -> None:

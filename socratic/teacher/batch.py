@@ -121,14 +121,20 @@ class Batches:
         for keys, lines in _files(requests):
             nonce = uuid.uuid4().hex
             await self.ledger.note_batch(nonce, keys, None)
-            file = await self._client.files.create(file=(f"{nonce}.jsonl", b"".join(lines)), purpose="batch")
-            crash_point("batch-uploaded")
-            made = await self._client.batches.create(
-                input_file_id=file.id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={_MARK: nonce},
-            )
+            file = None
+            try:
+                file = await self._client.files.create(file=(f"{nonce}.jsonl", b"".join(lines)), purpose="batch")
+                crash_point("batch-uploaded")
+                made = await self._client.batches.create(
+                    input_file_id=file.id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                    metadata={_MARK: nonce},
+                )
+            except openai.OpenAIError as error:
+                if file is None or getattr(error, "status_code", None) in _LASTING:  # surely no batch came to be
+                    await self.ledger.note_batch(nonce, keys, None, ended=True)
+                raise
             crash_point("batch-created")
             await self.ledger.note_batch(nonce, keys, made.id)
 
@@ -208,9 +214,8 @@ class Batches:
             await self._fail(key, got)
 
     async def _fail(self, key: str, got: Received) -> None:
-        before = self.ledger.failures.get(key)
-        number = before.number + 1 if before else 1
-        await self.ledger.fail(key, number, got.reason, got.detail, final=got.outcome == "refused")
+        number = await self.ledger.begin(key)  # counted with the ordinary attempts
+        await self.ledger.fail(key, number, got.reason, got.detail, final=got.outcome == "refused", tokens=got.tokens)
 
 
 def _files(requests: Sequence[Request]) -> Iterator[tuple[list[str], list[bytes]]]:

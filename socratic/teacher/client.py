@@ -13,6 +13,8 @@ from typing import Any, Literal
 from socratic.types import UserError
 
 _POOL = 16
+_BROKEN_OFF = ("error", "abort")
+"""As OpenRouter and vLLM call it where the server did not write to the end."""
 
 Outcome = Literal["reply", "retry", "overloaded", "refused", "denied", "stop"]
 """``retry`` may succeed another time and ``refused`` will not; ``denied`` (as for an unknown model) and ``stop`` (key,
@@ -114,12 +116,28 @@ class Endpoint:
             body = json.loads(text)
         except (ValueError, RecursionError):
             return Received("retry", reason="not_json", detail=self._detail(text), headers=headers)
-        if not isinstance(body, dict) or body.get("error"):
+        if not isinstance(body, dict):
             return Received("retry", reason="error_body", detail=self._detail(text), headers=headers)
         choices = body.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return Received("retry", reason="no_choices", detail=self._detail(text), headers=headers)
-        return Received("reply", raw=self.redact(text), tokens=_tokens(body), headers=headers)
+        fault = ""
+        if body.get("error"):
+            fault = "error_body"
+        elif not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            fault = "no_choices"
+        elif choices[0].get("finish_reason") in _BROKEN_OFF:
+            fault = "broken_off"
+        if fault:
+            return Received("retry", tokens=_tokens(body), reason=fault, detail=self._detail(text), headers=headers)
+        raw = text if self.redact(text) == text else json.dumps(self._redacted(body))
+        return Received("reply", raw=raw, tokens=_tokens(body), headers=headers)
+
+    def _redacted(self, value: Any) -> Any:
+        """JSON with `redact` done to its texts alone, so that it stays JSON."""
+        if isinstance(value, dict):
+            return {self.redact(name): self._redacted(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [self._redacted(part) for part in value]
+        return self.redact(value) if isinstance(value, str) else value
 
     def _refusal(self, error: Any) -> Received:
         status, headers = error.status_code, error.response.headers
@@ -145,7 +163,8 @@ def _shown(address: str | None) -> str:
 def _secrets(key: str, user: str, password: str) -> list[str]:
     """What must not be kept, as it may stand in a reply; short texts are ordinary words."""
     login = base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
-    starts = [key, key[:8]] if len(key) >= 20 else [key] if any(map(str.isdigit, key)) else []  # else a word for none
+    starts = [key] if len(key) >= 20 or any(map(str.isdigit, key)) else []  # else a word for none
+    starts += [key[:8]] if len(key) >= 20 and not key[:8].isalpha() else []
     return [secret for secret in (*starts, login, password) if len(secret) >= 8]
 
 

@@ -26,6 +26,8 @@ from socratic.types import UserError
 _GROUP_SECONDS = 0.01
 _RETRY_SECONDS = 1.0
 _FULL_PATIENCE = 60.0
+_NUMBERS = """SELECT key, MAX(number) FROM
+    (SELECT key, number FROM attempts UNION ALL SELECT key, number FROM failures) GROUP BY key"""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (key TEXT NOT NULL, number INTEGER NOT NULL, sent REAL NOT NULL,
@@ -89,7 +91,7 @@ class Ledger:
         every = self._reader.execute
         self.settings: dict[str, Any] = {n: json.loads(v) for n, v in every("SELECT name, value FROM settings")}
         self.replied: set[str] = {key for (key,) in every("SELECT key FROM replies")}
-        self._numbers: dict[str, int] = dict(every("SELECT key, MAX(number) FROM attempts GROUP BY key"))
+        self._numbers: dict[str, int] = dict(every(_NUMBERS))
         latest = "SELECT key, reason, detail, final, MAX(number) FROM failures GROUP BY key"
         self.failures = {
             key: Failure(reason, detail, bool(final), number)
@@ -97,7 +99,9 @@ class Ledger:
             if key not in self.replied
         }
         sums = "COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0)"
-        self.tokens: tuple[int, int] = every(f"SELECT {sums} FROM replies").fetchone()
+        kept: tuple[int, int] = every(f"SELECT {sums} FROM replies").fetchone()
+        lost = self.settings.get("lost_tokens", (0, 0))
+        self.tokens: tuple[int, int] = kept[0] + lost[0], kept[1] + lost[1]
 
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.path} is no readable ledger ({error}); move it away to begin anew")
@@ -150,12 +154,18 @@ class Ledger:
         self.failures.pop(key, None)
         crash_point("reply-committed")
 
-    async def fail(self, key: str, number: int, reason: str, detail: str, *, final: bool) -> None:
-        """Commit why an attempt failed."""
+    async def fail(
+        self, key: str, number: int, reason: str, detail: str, *, final: bool, tokens: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Commit why an attempt failed, and what was to be paid for it all the same."""
         crash_point("failure-seen")
         values = (key, number, time.time(), reason, detail, int(final))
         await self._commit("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", values)
         self.failures[key] = Failure(reason, detail, final, number)
+        if any(tokens):
+            lost = self.settings.get("lost_tokens", (0, 0))
+            self.tokens = self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]
+            await self.set("lost_tokens", [lost[0] + tokens[0], lost[1] + tokens[1]])
         crash_point("failure-committed")
 
     async def note_batch(self, nonce: str, keys: Sequence[str], id: str | None, *, ended: bool = False) -> None:
@@ -225,9 +235,11 @@ class Ledger:
             except Exception as error:
                 with suppress(sqlite3.Error):
                     self._base.execute("ROLLBACK")
-                if not (isinstance(error, sqlite3.OperationalError) and _has_no_room(error)):
+                if not (isinstance(error, sqlite3.OperationalError) and (_has_no_room(error) or _is_held(error))):
                     return error  # to whoever waits for one of these writes
-                self.full = True
+                self.full = _has_no_room(error)
+                if time.monotonic() > patience and _is_held(error):
+                    return UserError(f"{self.path} is held by another program; close that and run the command again")
                 if time.monotonic() > patience:
                     return DiskFullError(f"the disk of {self.path} is full; free space and run the command again")
                 time.sleep(_RETRY_SECONDS)
@@ -261,3 +273,7 @@ def _finish(group: list[_Write], error: Exception | None) -> None:
 
 def _has_no_room(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _is_held(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -51,7 +51,7 @@ def soften(chains: Iterable[Chain], model: Any, codec: Codec, prompt: TeacherPro
         )
         given = [*codec.bos, *given]
         if limit is not None and len(given) + len(reply) > limit:
-            yield chain
+            yield replace(chain, metadata={k: v for k, v in chain.metadata.items() if k != TOKENS})
             continue
         tokens = kept_tokens(list(_spelt(reply, _likeliest(model, given, reply, top), codec)))
         yield replace(chain, metadata={**chain.metadata, TOKENS: tokens})

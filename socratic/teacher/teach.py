@@ -68,6 +68,8 @@ class ReplySettings(Settings):
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"it cannot be sent as JSON ({error}); mend it") from None
+        if extra.get("stream") or extra.get("n", 1) != 1:
+            raise ValueError("a reply is read whole, and one choice of it; leave stream and n out, and give --samples")
         return extra
 
 
@@ -156,7 +158,7 @@ class Lesson:
             body["response_format"] = {"type": "json_object"}
         raw = yield body
         reply = parse_reply(content(raw), self.prompt.style, job.given)
-        if self.prompt.style == "answers":  # the questions of StrategyQA refer to earlier answers as #1, #2
+        if self.prompt.style == "answers" and job.problem.dataset == "strategyqa":  # #1 is there the first answer
             steps = resolve([step.question for step in reply.steps], [step.answer for step in reply.steps])
             reply = Reply(tuple(steps), reply.answer)
         return replace(reply, tokens=likeliest(raw))
@@ -294,18 +296,20 @@ class Asking:
         crash_point("job-done")
         self.on_change(self.tally)
 
-    async def reply(self, body: Mapping[str, Any], sample: int, attempts: int = _MOST_ATTEMPTS) -> dict[str, Any]:
+    async def reply(
+        self, body: Mapping[str, Any], sample: int, attempts: int = _MOST_ATTEMPTS, *, anew: bool = False
+    ) -> dict[str, Any]:
         """The stored reply, else a new one; raises `_GivenUpError` or `_StoppedError`."""
         key = request_key(body, sample)
         async with self._asked.setdefault(key, asyncio.Lock()):  # problems that read the same are asked for once
-            return await self._reply(key, body, sample, attempts)
+            return await self._reply(key, body, sample, attempts, anew)
 
-    async def _reply(self, key: str, body: Mapping[str, Any], sample: int, attempts: int) -> dict[str, Any]:
+    async def _reply(self, key: str, body: Mapping[str, Any], sample: int, attempts: int, anew: bool) -> dict[str, Any]:
         if (stored := self.ledger.reply(key) if key in self.ledger.replied else None) is not None:
             await asyncio.sleep(0)  # many stored ones in a row would keep signals and replies waiting
             return stored
         before = self.ledger.failures.get(key)
-        if before and before.final and not self.retry_failed:
+        if before and before.final and not (self.retry_failed or anew):
             raise _GivenUpError(before.reason)
         for attempt in range(attempts):
             got = await self._send(body, sample, key)
@@ -352,7 +356,8 @@ class Asking:
             if got.outcome == "reply":
                 await self.ledger.keep(key, got.raw, got.tokens)
             else:
-                await self.ledger.fail(key, number, got.reason, got.detail, final=got.outcome == "refused")
+                final = got.outcome == "refused"
+                await self.ledger.fail(key, number, got.reason, got.detail, final=final, tokens=got.tokens)
         finally:
             self.pace.leave(entered, outcome)
         if got.outcome == "reply":
@@ -396,11 +401,13 @@ class Asking:
         }
         question = 'What is 2 + 3? Reply with JSON alone: {"sum": "..."}'
         common = {"model": settings.model, "messages": [{"role": "user", "content": question}], **settings.extra}
+        bodies = {form: {**common, "max_completion_tokens": settings.max_tokens, **how} for form, how in wanted.items()}
+        before = [self.ledger.failures.get(request_key(body, 0)) for body in bodies.values()]
+        anew = all(failure is not None and failure.final for failure in before)  # it may have been mended since
         why = ""
-        for form, how in wanted.items():
-            body = {**common, "max_completion_tokens": settings.max_tokens, **how}
+        for form, body in bodies.items():
             try:
-                raw = await self.reply(body, 0, attempts=3)  # some servers fail where they should refuse
+                raw = await self.reply(body, 0, attempts=3, anew=anew)  # some servers fail where they should refuse
             except _GivenUpError as given_up:
                 why = f"{given_up} ({self.ledger.failures[request_key(body, 0)].detail})"
             except _StoppedError:

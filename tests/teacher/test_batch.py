@@ -386,3 +386,18 @@ def test_files_are_no_larger_than_is_taken(ledger: Ledger, monkeypatch: pytest.M
     monkeypatch.setattr(batch, limit, 2 if limit == "_MOST_REQUESTS" else 2 * size + 10)
     assert ask(service, ledger, 6).tally.kept == 6
     assert [len(lines) for lines in service.handed_in] == [1, 2, 2, 1]
+
+
+def test_a_server_without_batches_does_not_hold_the_ledger(ledger: Ledger) -> None:
+    service = Service()
+    for faults in ([404], ["", 404]):  # no files; files, and no batches
+        service.faults = [*faults]
+        assert ask(service, ledger, 2).why_stopped
+        assert ledger.open_batches() == []
+
+
+def test_failures_of_batches_are_numbered_with_ordinary_ones(ledger: Ledger) -> None:
+    asyncio.run(ledger.begin(key_of(0)))
+    ask(Service(lambda line, time: said(line, 500, {"error": {"message": "oh"}})), ledger)
+    assert ledger.failures[key_of(0)].number == 4
+    assert ledger.unknown() == 1  # the first of all

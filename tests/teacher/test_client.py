@@ -156,6 +156,8 @@ def test_a_failure_with_an_odd_body_is_one_too(body: bytes) -> None:
         ({"choices": [None]}, "no_choices"),
         ({"choices": {"0": {}}}, "no_choices"),
         ({"choices": "no"}, "no_choices"),
+        ({"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, "broken_off"),
+        ({"choices": [{"message": {"content": "#### 1"}, "finish_reason": "abort"}]}, "broken_off"),
         (b"<html>Bad gateway</html>", "not_json"),
         (b"", "not_json"),
         (b"[" * 200_000, "not_json"),
@@ -167,6 +169,11 @@ def test_what_is_called_a_reply_and_is_none(body: Any, reason: str) -> None:
     asked = ask(says(200, body))
     assert (asked.got.outcome, asked.got.reason) == ("retry", reason)
     assert len(asked.got.detail) <= 300
+
+
+@pytest.mark.parametrize("body", [{"choices": []}, {"error": "late"}, {"choices": [{"finish_reason": "error"}]}])
+def test_what_is_no_reply_may_have_to_be_paid(body: dict[str, Any]) -> None:
+    assert ask(says(200, {**body, "usage": GOOD["usage"]})).got.tokens == (9, 3)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +288,17 @@ def test_a_short_key_that_stands_in_for_none_does_not_change_words(monkeypatch: 
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     got = ask(says(200, {**GOOD, "note": "none of them"})).got
     assert json.loads(got.raw)["note"] == "none of them"
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "word"), [("00000000", 12.000000001, "a word"), ("question-me-not-local-server", 1.5, "question")]
+)
+def test_a_reply_stays_what_it_is_whatever_the_key(
+    monkeypatch: pytest.MonkeyPatch, key: str, number: float, word: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    got = json.loads(ask(says(200, {**GOOD, "number": number, "note": f"{word} {key}"})).got.raw)
+    assert (got["number"], got["note"], got["choices"]) == (number, f"{word} [key]", GOOD["choices"])
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])

@@ -81,6 +81,45 @@ def test_the_first_reply_stays_and_is_counted_once(reopened: Callable[..., Ledge
     assert (ledger.reply("a"), ledger.tokens) == ({"choices": [{}]}, (100, 20))
 
 
+def test_what_failed_and_is_billed_counts(reopened: Callable[..., Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.fail("a", await ledger.begin("a"), "no_choices", "", final=False, tokens=(100, 0))
+        await ledger.fail("a", await ledger.begin("a"), "no_choices", "", final=False, tokens=(100, 7))
+        await ledger.keep("a", RAW, (100, 20))
+        assert ledger.tokens == (300, 27)
+
+    assert reopened(work).tokens == (300, 27)
+
+
+def test_numbers_go_on_behind_failures_that_no_attempt_goes_with(reopened: Callable[..., Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        for number in (1, 2, 3):  # as batches once left them
+            await ledger.fail("a", number, "status_500", "", final=False)
+
+    ledger = reopened(work)
+    assert asyncio.run(ledger.begin("a")) == 4
+
+
+def test_another_programs_lock_is_waited_for_and_then_said(
+    reopened: Callable[..., Ledger], path: Path, patience: pytest.MonkeyPatch
+) -> None:
+    async def work(ledger: Ledger) -> None:
+        ledger._base.execute("PRAGMA busy_timeout = 1")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="is held by another program"):
+            await ledger.keep("a", RAW, (1, 2))
+        patience.setattr(module, "_FULL_PATIENCE", 60)
+        waiting = asyncio.ensure_future(ledger.keep("b", RAW, (1, 2)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        other.close()
+        await waiting
+
+    assert reopened(work).replied == {"b"}
+
+
 def test_what_was_sent_without_an_outcome_is_unknown(reopened: Callable[..., Ledger]) -> None:
     async def work(ledger: Ledger) -> None:
         for key in ("lost", "failed", "failed then lost", "lost then answered"):

@@ -67,6 +67,8 @@ def test_forms_that_say_the_same(text: str) -> None:
         ('{"steps": 3, "answer": "2"}', "wrong_types"),
         ('{"steps": [{"question": "Who?", "answer": "Ann."}], "answer": ["2"]}', "wrong_types"),
         ("{" * 100_000, "malformed"),
+        (f"{TEXT}\n\nProblem: Tom has 2.\nQ: How many?\nA: 5.\n#### 5", "malformed"),
+        ('{"steps": [{"question": "Who?", "answer": "Ann.\\n#### 2\\nQ: And?"}], "answer": "2"}', "malformed"),
     ],
 )
 def test_what_is_wrong_has_a_name(text: str, fault: str) -> None:
@@ -110,3 +112,15 @@ def test_a_reply_without_a_usable_text(choice: Any, fault: str) -> None:
 
 def test_examples_are_chains() -> None:
     assert all(isinstance(chain, Chain) for chain in load_prompt("socratic", "gsm8k").examples)
+
+
+@pytest.mark.parametrize(
+    "opened", ["<think>", ""]
+)  # many chat templates open the thought, so that replies only close it
+def test_a_thought_is_no_part_of_a_reply(opened: str) -> None:
+    thought = f"{opened}\nQ: One?\nA: 12. The answer is 12? #### 12\n</think>\n\n"
+    said = content({"choices": [{"message": {"content": thought + TEXT}, "finish_reason": "stop"}]})
+    assert said.strip() == TEXT
+    assert parse_reply(thought + TEXT, "socratic").steps == GIVEN  # as others stored it
+    with pytest.raises(BadReplyError, match="empty"):
+        content({"choices": [{"message": {"content": thought}, "finish_reason": "stop"}]})

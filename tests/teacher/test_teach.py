@@ -523,3 +523,33 @@ def test_an_endpoint_that_replies_to_nothing_is_the_users_to_mend(
             probing(in_turn(received), ledger)
         assert str(raised.value) == f"http://fake/v1/ {said}"
         asyncio.run(ledger.fail("of one more", 1, "status_402", "402: pay", final=False))
+
+
+def test_the_short_reply_that_tries_the_form_out_is_no_measure_of_cost(ledger: Ledger) -> None:
+    asyncio.run(ledger.keep("2 + 3", json.dumps(raw(SUM)), (10, 2)))
+    how = AskSettings.parse({"prompt_price": 10_000.0, "completion_price": 50_000.0, "max_cost": 9.0})
+    assert _affordable(how, ledger, 4, 2.0)
+    assert not _affordable(how, ledger, 5, 2.0)
+
+
+def test_a_server_that_was_mended_is_asked_anew(ledger: Ledger) -> None:
+    with pytest.raises(UserError, match="does not reply"):
+        probing(in_turn(REFUSED), ledger)
+    assert probing(in_turn(reply(SUM)), ledger) == "json_schema"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "question"), [("strategyqa", 'What is twice "3 boxes"?'), ("own", "What is twice #1?")]
+)
+def test_references_to_answers_are_those_of_strategyqa_alone(dataset: str, question: str) -> None:
+    given = (Step("How many boxes?", ""), Step("What is twice #1?", ""))
+    said = "Q: How many boxes?\nA: 3 boxes.\nQ: What is twice #1?\nA: 6.\n#### 6"
+    problem = Problem("p", dataset, "train", "How many?", "6")
+    _, chain = converse(lesson(load_prompt("answers", "generic")), Job(problem, 0, given), said)
+    assert chain.steps[1].question == question
+
+
+@pytest.mark.parametrize("extra", [{"n": 4}, {"stream": True}])
+def test_several_choices_and_streams_are_refused(extra: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="leave stream and n out"):
+        TeachSettings.parse({"model": "m", "extra": extra})
