@@ -18,7 +18,7 @@ from itertools import groupby, islice
 from socratic.calculator import last_result
 from socratic.types import AnswerType, Score, ScoreReason, UserError
 
-SCORER_VERSION = "2"
+SCORER_VERSION = "3"
 """Stands beside stored scores; it changes whenever a decision of `score` could."""
 
 MAX_CHARACTERS = 20_000
@@ -35,6 +35,9 @@ _INVISIBLE = re.compile(
 )
 _NEWLINE = re.compile("\r\n?|[\u2028\u2029]")
 _VULGAR_FRACTION = re.compile("(?<=[0-9])(?=[\xbc-\xbe\u2150-\u215f])")
+_POWER = re.compile("(?<=[0-9A-Za-z)])([\xb2\xb3\xb9\u2070-\u2079]+)")
+_MINUS = re.compile(r"(?<!\w)[\u2010-\u2013](?=[$€£]?\.?\d)")
+"""A dash that stands directly before a number and behind none."""
 _SYMBOLS = str.maketrans({"\u2212": "-", "\u2044": "/", "\u066b": ".", "\u066c": ","})
 
 _MARKER = re.compile(
@@ -166,10 +169,13 @@ def canonical(gold: str, answer_type: AnswerType, choices: Sequence[str] | None 
         answer = _yesno_value(text) if _YESNO.fullmatch(text) else None
     elif answer_type == "choice":
         answer = _lone_letter(text, _offered(choices))
+    elif answer_type == "text":  # as it is read in a final slot, which is one line
+        answer = None if "\n" in text else extract(f"#### {text}", "text").predicted
     else:
-        answer = _read(text, True, answer_type, None)
+        raise UserError(f"answer_type {answer_type!r} is unknown; use number, yesno, choice or text")
     if answer is None:
-        wanted = f"write its letter, A to {_offered(choices)[-1]}" if answer_type == "choice" else "correct the data"
+        mend = {"choice": f"write its letter, A to {_offered(choices)[-1]}", "text": "write it as one line of text"}
+        wanted = mend.get(answer_type, "correct the data")
         raise UserError(f"gold answer {gold!r:.60} is not a {answer_type} answer; {wanted}, or change its answer_type")
     return answer
 
@@ -191,7 +197,8 @@ def _clean(output: str) -> str:
     text = _INVISIBLE.sub("", text)[-MAX_CHARACTERS:]
     if not text.isascii():
         # Normalising takes time quadratic in the length of a run of combining characters.
-        runs = groupby(_VULGAR_FRACTION.sub(" ", text), lambda c: unicodedata.combining(c) > 0)
+        text = _MINUS.sub("-", _POWER.sub(r"^\1", _VULGAR_FRACTION.sub(" ", text)))
+        runs = groupby(text, lambda c: unicodedata.combining(c) > 0)
         text = "".join("".join(islice(run, _MAX_COMBINING if combining else None)) for combining, run in runs)
         text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS)
         text = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in text)[-MAX_CHARACTERS:]

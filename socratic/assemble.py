@@ -23,7 +23,7 @@ from socratic.lm.load import default_device, has_bf16, load_lm
 from socratic.lm.plain import layers_lm
 from socratic.lm.seq2seq import Seq2SeqLM
 from socratic.prepare import Start, TrainingRun, TrainSettings
-from socratic.prompts import FORMATS, format_name
+from socratic.prompts import FORMATS, format_name, scored_text
 from socratic.solving import SolveSettings, Solving
 from socratic.store import check_manifest, process_count
 from socratic.tokens import Codec
@@ -151,7 +151,7 @@ def _dev_accuracy(run: TrainingRun, settings: TrainSettings, start: Start) -> Ca
         right = 0
         for trace in solving.run((problem, 0) for problem in problems.values()):
             problem = problems[trace.problem_id]
-            right += score(trace.raw, problem.answer, problem.answer_type, problem.choices).strict
+            right += score(scored_text(trace), problem.answer, problem.answer_type, problem.choices).strict
         model.set_attn_implementation(attention)  # solving has its own, without dropout
         return right / len(problems)
 

@@ -19,6 +19,7 @@ import yaml
 from socratic import answers, stats, store, versions
 from socratic.config import differences
 from socratic.guidance import PLAN
+from socratic.prompts import scored_text
 from socratic.tasks import load_problems
 from socratic.types import ANSWER_ONLY, Problem, Score, ScoreReason, StopReason, Trace, UserError
 
@@ -59,7 +60,7 @@ class Run:
 def score_trace(problem: Problem, trace: Trace) -> Score:
     """The decision on one trace; one that ran out of tokens or positions is scored as truncated."""
     truncated = trace.stop_reason == "overlong"
-    score = answers.score(trace.raw, problem.answer, problem.answer_type, problem.choices, truncated=truncated)
+    score = answers.score(scored_text(trace), problem.answer, problem.answer_type, problem.choices, truncated=truncated)
     return replace(score, problem_id=trace.problem_id, sample=trace.sample)
 
 

@@ -131,7 +131,7 @@ def _chains_of(card: Card, data_dir: str | None) -> Sequence[Chain] | None:
     source = str(card.data.get("source")).removeprefix("gold:")
     names = [source] if Path(source).is_file() else [name.removeprefix("gold:") for name in source.split(", ")]
     for scheme in SPLIT_SCHEMES:
-        how = Reading(data_dir=data_dir, split_scheme=scheme)
+        how = Reading(data_dir=data_dir, split_scheme=scheme, columns=card.data.get("columns"))
         try:
             train, dev = (
                 [chain for name in names for chain in load_set(name, split, how)] for split in ("train", "dev")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from socratic.config import Settings
+from socratic.config import Settings, nearest
 from socratic.examples import build_examples
 from socratic.lm.checkpoint import Base, Card, is_checkpoint
 from socratic.lm.load import Pretrained, load_pretrained, load_student, local_folder
@@ -75,6 +75,7 @@ class TrainingRun:
     """What is trained on what: the inputs of `train`. ``student`` is a MODEL, one trained before included.
 
     ``chains_recipe`` hashes how the chains are made, the same for all seeds; None where the chains themselves are.
+    ``columns`` are those by which ``source`` was read.
     """
 
     role: Role
@@ -84,6 +85,7 @@ class TrainingRun:
     source: str
     qg_sees: QGSees = "answers"
     chains_recipe: str | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ def default_learning_rate(parameters: int, lora: bool) -> float:
 
 
 def check_sees(role: Role, qg_sees: QGSees, settings: TrainSettings) -> None:
-    """Raise `UserError` where it is said what QG reads, and no QG is trained."""
+    """Raise `UserError` for an unknown role, and where it is said what QG reads, and no QG is trained."""
+    for name, value, known in (("role", role, get_args(Role)), ("qg_sees", qg_sees, get_args(QGSees))):
+        if value not in known:
+            raise UserError(f"unknown {name} {value!r}; did you mean {nearest(value, known)!r}?")
     if qg_sees == "questions" and "qg" not in (role, settings.also):
         raise UserError(f"qg_sees=questions is for the role qg, not {role!r}; leave it out")
 
@@ -118,7 +123,6 @@ def check_sees(role: Role, qg_sees: QGSees, settings: TrainSettings) -> None:
 def prepare(run: TrainingRun, settings: TrainSettings, on_note: Callable[[str], None]) -> Start:
     """Load or build the student and make its examples; raises `UserError` where settings and student do not fit."""
     _check_guidance(run.role, settings)
-    check_sees(run.role, run.qg_sees, settings)
     if settings.format != "transcript" and {run.role, settings.also or run.role} - {"cot", "answer"}:
         raise UserError(f"format={settings.format} is for the roles cot and answer, not {run.role!r}; leave it out")
     if settings.format != "transcript" and settings.loss == "kl":

@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from socratic.guidance import plan_text
 from socratic.store import hash_json, read_records, shipped
-from socratic.types import ANSWER_ONLY, Chain, Guidance, Problem, Prompting, QGSees, Role, Step, UserError
+from socratic.types import ANSWER_ONLY, Chain, Guidance, Problem, Prompting, QGSees, Role, Step, Trace, UserError
 
 TRANSCRIPT_VERSION = "1"
 
@@ -254,6 +254,12 @@ def render_raw(slots: Sequence[str], answer: str | None) -> str:
     """A trace's ``raw``: the texts of all committed slots, one a line, and the final slot behind its marker."""
     body = "\n".join(text.strip() for text in slots)
     return body if answer is None else f"{body}{MARKERS['final']} {answer.strip()}"
+
+
+def scored_text(trace: Trace) -> str:
+    """What an answer is read from: the trace's final slot where it has one, whatever markers its other texts hold."""
+    final = render_raw((), trace.answer)
+    return final if final and trace.raw.endswith(final) else trace.raw
 
 
 @dataclass(frozen=True)

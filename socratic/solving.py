@@ -442,6 +442,8 @@ def solve(
     ``settings`` are the fields of `SolveSettings`. Bad model output ends a trace with a named reason, never with an
     exception; missing models and unknown settings raise `UserError`.
     """
+    if type(samples) is not int or samples < 1:
+        raise UserError(f"samples must be a whole number of at least 1, not {samples!r}")
     solving = Solving(SolveSettings.parse({"solver": solver, **settings}), qg, qa, lm, planner)
     return solving.run(((problem, k) for problem in problems for k in range(samples)), batch_size)
 

@@ -20,7 +20,7 @@ from socratic.config import differences
 from socratic.lm.base import LM
 from socratic.lm.checkpoint import Card, check_is_student, is_checkpoint, read_card, save_student
 from socratic.lm.load import default_device, hash_weights, hush_transformers, load_lm
-from socratic.prepare import Start, TrainingRun, TrainSettings, prepare
+from socratic.prepare import Start, TrainingRun, TrainSettings, check_sees, prepare
 from socratic.prompts import format_name
 from socratic.store import (
     MANIFEST,
@@ -70,6 +70,7 @@ def train(
     about that then do not go to ``on_note``. Raises `UserError` where ``out`` holds a run with other settings, naming
     each, and where the gradient was not finite more often than ``max_bad_steps`` or in most updates.
     """
+    check_sees(run.role, run.qg_sees, settings)
     chains, dev_chains = used_chains(run.chains, run.dev_chains, settings.model_dump())
     run = replace(run, chains=chains, dev_chains=dev_chains)
     plan = _plan(run, settings)
@@ -206,7 +207,11 @@ def _train(
         base=start.student.base,
         adapter=bool(settings.lora_rank),
         parameters=start.parameters,
-        data={**plan["data"], "written_by": sorted({chain.source for chain in run.chains})},
+        data={
+            **plan["data"],
+            "written_by": sorted({chain.source for chain in run.chains}),
+            **({"columns": dict(run.columns)} if run.columns else {}),
+        },
         settings=settings.model_dump(),
         recipe=recipe,
         fold=settings.fold if start.before is None or start.before.fold == settings.fold else None,

@@ -54,7 +54,7 @@ class CalculatorError(SocraticError):
 
 
 class _Record:
-    """JSON form of a dataclass: the fields by name, tuples as lists, nested records as objects."""
+    """JSON form of a dataclass: the fields by name, nested records as objects; tuples (JSON: lists) stay."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
@@ -182,12 +182,13 @@ class Completion:
 class Trace(_Record):
     """What one solver did with one problem, sample ``sample``.
 
-    ``raw`` is the learned text of all slots and then ``\\n#### …``: the text that is scored. ``answer`` is the final
-    slot's text, or None where none was committed. ``tokens`` counts the tokens the students decoded (end tokens in,
-    markers and calculator results out); ``seconds`` is this problem's share of the wall time of the batches it was in,
-    so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read behind the problem;
-    ``rejected`` what was written of the first step, or else of the final answer, that does not stand since a text of it
-    did not end in time or had a special token in it. The JSON of a trace without one of these leaves it out.
+    ``raw`` is the learned text of all slots and then ``\\n#### …``, the final slot, which is scored where there is
+    one; ``answer`` is its text, or None where none was committed. ``tokens`` counts the tokens the students decoded
+    (end tokens in, markers and calculator results out); ``seconds`` is this problem's share of the wall time of the
+    batches it was in, so that the sum over a run is the time that solving took. ``plan`` is what a guided QG read
+    behind the problem; ``rejected`` what was written of the first step, or else of the final answer, that does not
+    stand since a text of it did not end in time or had a special token in it. The JSON of a trace without one of these
+    leaves it out.
     """
 
     problem_id: str

@@ -382,3 +382,34 @@ def test_a_rendered_choice_is_right_and_strict(letter: str, template: str) -> No
 def test_a_date_is_right_in_either_form(day: object) -> None:
     year, month, date = str(day).split("-")
     assert score(f"The answer is {int(month)}/{int(date)}/{year}.", f"{month}/{date}/{year}", "text").strict
+
+
+@pytest.mark.parametrize("gold", ["\\boxed{\\frac{1}{2}}", "Answer: blue", "--> x", "blue."])
+def test_a_gold_text_is_right_where_it_is_written_as_it_stands(gold: str) -> None:
+    assert score(f"#### {gold}", gold, "text").strict
+
+
+def test_a_gold_text_is_one_line() -> None:
+    with pytest.raises(UserError, match="write it as one line of text"):
+        canonical("red\nblue", "text")
+
+
+@pytest.mark.parametrize(
+    ("output", "read"),
+    [
+        ("#### 10²", None),
+        ("#### –5", "-5"),
+        ("#### ‑5", "-5"),
+        ("#### –$.50", "-1/2"),
+        ("#### ³¹", "31"),
+        ("it is 3–5", "5"),
+        ("the total – 5", "5"),
+    ],
+)
+def test_powers_and_dashes_are_no_other_numbers(output: str, read: str | None) -> None:
+    assert extract(output, "number").predicted == read
+
+
+def test_a_power_is_no_gold_number() -> None:
+    with pytest.raises(UserError):
+        canonical("10²", "number")

@@ -381,6 +381,7 @@ TRAIN = ("train", "qg", "--chains", "CHAINS", "--student", "STUDENT", "--out", "
         (("data", "show", "absent.jsonl"), r"absent\.jsonl does not exist"),
         (("data", "show", "CHAINS", "--column", "question"), "column 'question' is not of the form field=name"),
         (("data", "show", "CHAINS", "--column", "qestion=q"), "did you mean 'question'"),
+        (("data", "show", "CHAINS", "--column", "question=a", "--column", "question=b"), "names 'question' twice"),
         (("train", "qx", *TRAIN[2:]), "'qx' is not one of 'qg', 'qa'"),
         ((*TRAIN, "--set", "lerning_rate=1"), "unknown setting 'lerning_rate'; did you mean 'learning_rate'?"),
         ((*TRAIN, "--set", "epochs"), "override 'epochs' is not of the form key=value"),
@@ -791,3 +792,19 @@ def test_the_completion_script_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # else that of whoever runs the tests
     result = cli("--show-completion", "zsh")
     assert (result.code, "#compdef socratic" in result.out) == (0, True)
+
+
+def test_what_stands_around_a_question_is_shown(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    row = {"question": "Which glows?", "answer": "B", "choices": ["stone", "bulb"], "context": "It is dark."}
+    file.write_text(json.dumps(row) + "\n")
+    shown = cli("data", "show", file, "--split", "test").out
+    assert "  It is dark.\n  Which glows?\n  (A) stone\n  (B) bulb\n  = B\n" in shown
+
+
+def test_chains_may_be_problems_in_any_form(cli: Cli, tmp_path: Path) -> None:
+    steps = json.dumps([{"question": "How many?", "answer": "1+1=<<1+1=2>>2"}])
+    file = tmp_path / "own.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["question", "answer", "steps"], ["How many are 1 and 1?", "2", steps]])
+    assert cli("curate", file, "--json").json["chains"] == 1

@@ -18,7 +18,7 @@ from socratic import answers
 from socratic.evaluate import evaluate, load_run, measure, rescore, score_trace
 from socratic.guidance import PLAN
 from socratic.tasks import load_problems
-from socratic.types import Problem, Score, Step, StopReason, Trace, UserError
+from socratic.types import AnswerType, Problem, Score, Step, StopReason, Trace, UserError
 
 SETTINGS: dict[str, Any] = {"solver": "cot", "lm": {"model": "scripted", "hash": "abc"}, "temperature": 0.0, "seed": 7}
 PROBLEMS = [Problem(f"d/test/{i}", "d", "test", f"What is {i} + 1?", str(i + 1)) for i in range(6)]
@@ -488,3 +488,17 @@ def test_a_folder_in_use_is_refused_naming_the_process(tmp_path: Path) -> None:
         assert len(load_run(tmp_path).traces) == 1
     finally:
         kill(process)
+
+
+@pytest.mark.parametrize(
+    ("raw", "answer", "gold", "kind"),
+    [
+        ("#### Step 1: think\nIce is cold.\n#### yes", "yes", "yes", "yesno"),
+        ("#### 1. Count\nThere are 42.\n#### 42", "42", "42", "number"),
+    ],
+)
+def test_the_final_slot_counts_whatever_markers_stand_before_it(
+    raw: str, answer: str, gold: str, kind: AnswerType
+) -> None:
+    problem = Problem("p", "d", "test", "How many?", gold, kind)
+    assert score_trace(problem, Trace("p", 0, "cot", (), raw, answer, "finished", None, True, 3, 0.1, "1")).strict

@@ -257,6 +257,12 @@ def test_a_batch_of_nothing_is_refused(codec: Codec, size: Any) -> None:
         list(solve(problems(2), "answer", lm=lm, batch_size=size))
 
 
+@pytest.mark.parametrize("samples", [0, -1, 1.5])
+def test_a_number_of_samples_that_is_none_is_refused(codec: Codec, samples: Any) -> None:
+    with pytest.raises(UserError, match=f"samples must be a whole number of at least 1, not {samples}"):
+        solve(problems(2), "answer", lm=ScriptedLM(codec, counting(0)), samples=samples)
+
+
 def test_no_problems_no_traces(codec: Codec) -> None:
     assert list(solve([], "answer", lm=ScriptedLM(codec, counting(0)))) == []
 

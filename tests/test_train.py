@@ -790,3 +790,10 @@ def test_an_annotation_of_many_samples_serves_fewer(student: str, tmp_path: Path
     drawn = [replace(made, sample=sample) for made in CHAINS for sample in (0, 2, 5)]
     card = fit(student, tmp_path / "s", "cot", drawn, drawn[:3], max_steps=1, samples=3)
     assert (card.data["chains"], card.data["dev_chains"]) == (6, 2)
+
+
+@pytest.mark.parametrize(("role", "sees"), [("asker", "answers"), ("qg", "both")])
+def test_an_unknown_role_is_refused_before_anything_is_made(tmp_path: Path, role: Any, sees: Any) -> None:
+    with pytest.raises(UserError, match=r"unknown (role 'asker'|qg_sees 'both'); did you mean"):
+        fit_by_name(role, CHAINS, save_tiny(tmp_path / "tiny"), tmp_path / "out", qg_sees=sees)
+    assert not (tmp_path / "out").exists()

@@ -173,3 +173,19 @@ def test_nothing_is_learned_from_test_problems(tmp_path: Path) -> None:
     tested = replace(run, problems=tuple(replace(problem, split="test") for problem in run.problems))
     with pytest.raises(UserError, match=f"solves {A}, a problem of test, which nothing may be learned from"):
         made(tested, keep_seen=True)
+
+
+def test_columns_by_which_a_file_was_read_are_kept(tmp_path: Path) -> None:
+    file, columns = tmp_path / "own.jsonl", {"question": "text"}
+    rows = [{"id": c.problem_id, "text": c.question, "answer": c.answer, "steps": []} for c in CHAINS]
+    for row, c in zip(rows, CHAINS, strict=True):
+        row["steps"] = [{"question": step.question, "answer": step.answer} for step in c.steps]
+    store.write_jsonl(file, rows)
+    chains, dev = (load_chains(file, split, columns=columns) for split in ("train", "dev"))
+    run = TrainingRun("cot", save_tiny(tmp_path / "tiny"), chains, dev, str(file), columns=columns)
+    train(run, TrainSettings.parse({"max_steps": 1}), tmp_path / "student", lambda note: None)
+    files = store.read_json(tmp_path / "student" / "manifest.json")["files"]
+    weights = {file: files[file]["sha256"] for file in files if file.endswith(".safetensors")}
+    model = {"name": "student", "sha256": store.hash_json(weights)}
+    found = schooling(replace(run_of(tmp_path / "r", {A: [True]}), config={"models": {"lm": model}}))
+    assert (found.unknown, len(found.questions)) == ([], len(chains))

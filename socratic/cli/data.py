@@ -22,6 +22,7 @@ from socratic.cli.shared import (
     out,
     print_json,
 )
+from socratic.prompts import statement
 from socratic.report import visible
 from socratic.types import Chain, Problem, UserError
 
@@ -149,6 +150,7 @@ def data_import(
 
 def _describe(record: Problem | Chain) -> str:
     if isinstance(record, Problem):
-        return visible(f"{record.id}  [{record.answer_type}]\n  {record.question}\n  = {record.answer}\n")
+        stated = statement(record.question, record.context, record.choices).replace("\n", "\n  ")
+        return visible(f"{record.id}  [{record.answer_type}]\n  {stated}\n  = {record.answer}\n")
     steps = "".join(f"\n  Q: {step.question}\n  A: {step.answer}" for step in record.steps)
     return visible(f"{record.problem_id}\n  {record.question}{steps}\n  = {record.answer}\n")

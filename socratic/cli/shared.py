@@ -207,7 +207,8 @@ def read_chains(chains: str, data_dir: str | None, *splits: str) -> list[Chain]:
     from socratic.tasks import load_chains
 
     name = chains.removeprefix("gold:")
-    if name != chains or "problem_id" not in next(read_jsonl(Path(chains)), {"problem_id": ""}):  # problems with steps
+    lines = name == chains and Path(chains).suffix not in (".csv", ".json")
+    if not lines or "problem_id" not in next(read_jsonl(Path(chains)), {"problem_id": ""}):  # problems with steps
         return [chain for split in splits for chain in load_chains(name, split, data_dir)]
     if not (found := list(read_records(Path(chains), Chain))):
         raise UserError(f"{chains} holds no chains; give a file that does, or gold:NAME")
@@ -254,6 +255,8 @@ def column_names(pairs: list[str] | None) -> dict[str, str] | None:
         field, separator, name = pair.partition("=")
         if not separator or not name:
             raise UserError(f"column {pair!r} is not of the form field=name")
+        if field in names:
+            raise UserError(f"--column names {field!r} twice, as {names[field]!r} and {name!r}; leave one out")
         names[field] = name
     return names
 

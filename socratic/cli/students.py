@@ -109,6 +109,7 @@ def train(
         dev_chains=dev,
         source=chains,
         qg_sees=qg_sees,
+        columns=column_names(column),
     )
     card = train_student(run, settings, out_dir, on_note=lambda note: err.print(note, soft_wrap=True))
     if not is_main_process():
@@ -385,9 +386,10 @@ def _print_answers(problem: Problem, traces: list[Trace], as_json: bool) -> None
             print_json(trace.to_json())
         return
     from socratic.answers import extract
+    from socratic.prompts import scored_text
     from socratic.stats import majority
 
-    read = [extract(trace.raw, problem.answer_type, problem.choices).predicted for trace in traces]
+    read = [extract(scored_text(trace), problem.answer_type, problem.choices).predicted for trace in traces]
     answer = majority(read)
     votes = f"  ({read.count(answer)} of {len(traces)})" if len(traces) > 1 and answer is not None else ""
     out.print(Text(visible(f"{problem.id}: {answer or 'no answer'}{votes}")), soft_wrap=True)

@@ -169,7 +169,7 @@ def read_model(reader: GGUFReader, dtype: Any) -> Any:
     kept = {tensor.name: tensor for tensor in reader.tensors}
     state = {}
     for key, called in _tensor_names(model).items():
-        weight = torch.from_numpy(gguf.quants.dequantize(kept[called].data, kept[called].tensor_type))
+        weight = torch.tensor(gguf.quants.dequantize(kept[called].data, kept[called].tensor_type))
         state[key] = _turned(weight, called, config, back=True)
     model.load_state_dict(state, strict=False)  # without what is tied
     model.tie_weights()

@@ -52,13 +52,14 @@ def endpoint(model: str) -> tuple[str, str | None]:
     return name, url or None
 
 
-def load_lm(model: str, *, device: str | None = None, dtype: str = "auto") -> LM:
+def load_lm(model: str | Path, *, device: str | None = None, dtype: str = "auto") -> LM:
     """The model of a role, ready to solve.
 
     ``model``: a student's folder or Hub id, a plain model's, a ``.gguf`` file, or ``openai:NAME[@BASE_URL]``.
     ``device`` defaults to the first GPU, else the CPU; ``dtype`` is ``fp32``, ``bf16`` or ``auto`` (bf16 where the
     device computes in it). Raises `UserError` for a model that cannot be found, is torn, or has another end token.
     """
+    model = str(model)
     if model.startswith(ENDPOINT):
         from socratic.lm.endpoint import EndpointLM
 

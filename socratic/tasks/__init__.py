@@ -73,7 +73,7 @@ TASKS: dict[str, Task] = {
 
 
 def load_problems(
-    name: str,
+    name: str | Path,
     split: str,
     data_dir: Path | str | None = None,
     limit: int | None = None,
@@ -107,7 +107,7 @@ def draw_problem(name: str, data_dir: Path | str | None = None) -> tuple[Problem
     Raises `UserError` as `load_problems`, and for an id that is none.
     """
     dataset = name.partition("/")[0].removesuffix("-hub")
-    if "/" not in name or dataset not in TASKS:
+    if "/" not in name or name.endswith(own.SUFFIXES) or dataset not in TASKS:
         found = [(name, "test", problem) for problem in load_problems(name, "test", data_dir)]
     else:  # an id names the source row, whatever split that is in
         splits = dict.fromkeys(["test", *TASKS[dataset].splits])
@@ -135,7 +135,7 @@ def read_lines(text: str, answer_type: AnswerType, columns: Mapping[str, str] | 
 
 
 def load_chains(
-    name: str,
+    name: str | Path,
     split: str,
     data_dir: Path | str | None = None,
     limit: int | None = None,
@@ -155,13 +155,14 @@ def load_chains(
 
 
 def _items(
-    name: str,
+    name: str | Path,
     split: str,
     data_dir: Path | str | None,
     limit: int | None,
     split_scheme: str,
     columns: Mapping[str, str] | None,
 ) -> list[Item]:
+    name = str(name)
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit must be a whole number of at least 1, not {limit!r}")
     splits = TASKS[name].splits if name in TASKS else SPLITS

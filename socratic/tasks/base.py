@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from socratic import answers
 from socratic.config import error_of
@@ -32,6 +32,7 @@ class Reading(TypedDict):
 
     data_dir: str | None
     split_scheme: SplitScheme
+    columns: NotRequired[Mapping[str, str] | None]
 
 
 @dataclass(frozen=True)

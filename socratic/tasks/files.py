@@ -226,7 +226,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
             where = f"{path}:{start}"
             start = reader.line_num + 1
             if header is None:
-                header = cells
+                header = [name.strip() for name in cells]
                 doubled = [name for name in header if header.count(name) > 1]
                 if doubled:
                     raise UserError(f"{where}: two columns are called {doubled[0]!r}; rename one")

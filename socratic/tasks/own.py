@@ -33,6 +33,7 @@ def load(path: Path, split: str, columns: Mapping[str, str] | None = None) -> li
     """The items of ``split`` in ``path``; every fault is a `UserError` with file and line."""
     _check_columns(columns)
     rows = read_rows(path)
+    _check_named(rows, columns)
     if not columns and _are_records(rows, Chain):
         return carve(_stated_chains(rows, split), split)
     if not columns and _are_records(rows, Problem):
@@ -52,6 +53,7 @@ def load_questions(path: Path, columns: Mapping[str, str] | None = None) -> list
 def questions_of(rows: list[Row], dataset: str, columns: Mapping[str, str] | None = None) -> list[Problem]:
     """The problems that stand in ``rows``, as `load_questions` has them."""
     _check_columns(columns)
+    _check_named(rows, columns)
     if not columns and _are_records(rows, Chain):
         return [*{problem.id: problem for problem, _ in _stated_chains(rows, "test")}.values()]
     problems = [
@@ -67,6 +69,13 @@ def _check_columns(columns: Mapping[str, str] | None) -> None:
             raise UserError(f"columns names the unknown field {key!r}; did you mean {nearest(key, FIELDS)!r}?")
 
 
+def _check_named(rows: list[Row], columns: Mapping[str, str] | None) -> None:
+    """Raise `UserError` for a column that no row has; what is optional may be missing in some."""
+    for name in (columns or {}).values():
+        if not any(name in row.values for row in rows):
+            rows[0].get(name)
+
+
 def _item(row: Row, number: int, dataset: str, split: str, columns: Mapping[str, str]) -> Item:
     problem = checked(_problem(row, number, dataset, split, columns), row.where)
     steps = _steps(row, _field(row, "steps", columns))
@@ -75,7 +84,7 @@ def _item(row: Row, number: int, dataset: str, split: str, columns: Mapping[str,
 
 def _field(row: Row, field: str, columns: Mapping[str, str]) -> Any:
     """An optional field, under the file's name for it; blank is absent."""
-    value = row.get(columns[field]) if field in columns else row.values.get(field)
+    value = row.values.get(columns.get(field, field))
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -149,7 +158,7 @@ def _steps(row: Row, value: Any) -> list[Step]:
 def _are_records(rows: list[Row], cls: type[Chain] | type[Problem]) -> bool:
     """Whether this package wrote ``rows`` (by the first), which CSV, where everything is text, never is."""
     values = rows[0].values
-    return set(values) == {field.name for field in fields(cls)} and not isinstance(values["metadata"], str)
+    return set(values) >= {field.name for field in fields(cls)} and not isinstance(values["metadata"], str)
 
 
 def _stated_problems(rows: list[Row]) -> list[Problem]:

@@ -229,3 +229,29 @@ def test_chains_are_solved_as_the_problems_that_they_are_of(tmp_path: Path) -> N
         assert (problem.id, problem.answer_type) == (CHAIN.problem_id, "choice")
         assert (problem.context, problem.choices) == ("Ann counts.", ("2 pens", "3 pens"))
     assert load_chains(array, "test") == [chain, replace(chain, sample=4)]
+
+
+def test_a_record_of_ours_with_one_field_more_is_refused_by_name(tmp_path: Path) -> None:
+    chain = load_chains("stories", "train", limit=1)[0]
+    file = tmp_path / "chains.jsonl"
+    file.write_text(json.dumps({**chain.to_json(), "note": "hi"}) + "\n")
+    with pytest.raises(UserError, match="note"):
+        load_chains(str(file), "train")
+
+
+def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("question, answer, context\nHow many?,5,There are 5 cats.\n")
+    [problem] = load_problems(file, "test")
+    assert (problem.answer, problem.context) == ("5", "There are 5 cats.")
+
+
+def test_an_optional_column_may_be_missing_in_some_records(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    step = {"question": "How many?", "answer": "1+1=<<1+1=2>>2"}
+    rows = [{"question": "How many are two?", "answer": 2, "sol": [step]}, {"question": "How many?", "answer": 3}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(load_problems(file, "test", columns={"steps": "sol"})) == 2
+    assert len(load_chains(file, "test", columns={"steps": "sol"})) == 1
+    with pytest.raises(UserError, match="'soul'"):
+        load_problems(file, "test", columns={"steps": "soul"})
