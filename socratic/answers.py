@@ -174,7 +174,10 @@ def canonical(gold: str, answer_type: AnswerType, choices: Sequence[str] | None 
     else:
         raise UserError(f"answer_type {answer_type!r} is unknown; use number, yesno, choice or text")
     if answer is None:
-        mend = {"choice": f"write its letter, A to {_offered(choices)[-1]}", "text": "write it as one line of text"}
+        mend = {
+            "choice": f"write its letter, A to {_offered(choices)[-1]}",
+            "text": "write it as one line, of more than marks",
+        }
         wanted = mend.get(answer_type, "correct the data")
         raise UserError(f"gold answer {gold!r:.60} is not a {answer_type} answer; {wanted}, or change its answer_type")
     return answer

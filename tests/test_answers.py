@@ -390,7 +390,7 @@ def test_a_gold_text_is_right_where_it_is_written_as_it_stands(gold: str) -> Non
 
 
 def test_a_gold_text_is_one_line() -> None:
-    with pytest.raises(UserError, match="write it as one line of text"):
+    with pytest.raises(UserError, match="write it as one line"):
         canonical("red\nblue", "text")
 
 

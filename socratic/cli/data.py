@@ -149,8 +149,9 @@ def data_import(
 
 
 def _describe(record: Problem | Chain) -> str:
+    problem = record if isinstance(record, Problem) else record.problem()
+    stated = statement(problem.question, problem.context, problem.choices).replace("\n", "\n  ")
     if isinstance(record, Problem):
-        stated = statement(record.question, record.context, record.choices).replace("\n", "\n  ")
         return visible(f"{record.id}  [{record.answer_type}]\n  {stated}\n  = {record.answer}\n")
     steps = "".join(f"\n  Q: {step.question}\n  A: {step.answer}" for step in record.steps)
-    return visible(f"{record.problem_id}\n  {record.question}{steps}\n  = {record.answer}\n")
+    return visible(f"{record.problem_id}\n  {stated}{steps}\n  = {record.answer}\n")

@@ -28,7 +28,7 @@ _MARK = "socratic"
 _URL = "/v1/chat/completions"
 _MOST_ROUNDS = 3
 _MOST_FAULTS = 5
-_LASTING = (400, 401, 403, 404, 413, 422)
+_LASTING = (400, 401, 403, 404, 405, 413, 422, 501)
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 Request = tuple[str, Mapping[str, Any]]
@@ -121,18 +121,19 @@ class Batches:
         for keys, lines in _files(requests):
             nonce = uuid.uuid4().hex
             await self.ledger.note_batch(nonce, keys, None)
-            file = None
+            source: str | None = None
             try:
                 file = await self._client.files.create(file=(f"{nonce}.jsonl", b"".join(lines)), purpose="batch")
+                source = file.id
                 crash_point("batch-uploaded")
                 made = await self._client.batches.create(
-                    input_file_id=file.id,
+                    input_file_id=source,
                     endpoint="/v1/chat/completions",
                     completion_window="24h",
                     metadata={_MARK: nonce},
                 )
-            except openai.OpenAIError as error:
-                if file is None or getattr(error, "status_code", None) in _LASTING:  # surely no batch came to be
+            except (openai.OpenAIError, AttributeError) as error:  # the latter of a body that is no answer
+                if source is None or getattr(error, "status_code", None) in _LASTING:  # surely no batch came to be
                     await self.ledger.note_batch(nonce, keys, None, ended=True)
                 raise
             crash_point("batch-created")
@@ -172,9 +173,10 @@ class Batches:
         if batch.status not in _ENDED:
             return False
         wanted = set(keys)
-        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = await self._client.files.content(file_id)
-            crash_point("batch-fetched")
+        files = filter(None, (batch.output_file_id, batch.error_file_id))
+        contents = [await self._client.files.content(file_id) for file_id in files]  # both, so that none is taken twice
+        crash_point("batch-fetched")
+        for content in contents:
             await asyncio.gather(*(self._take(line, wanted) for line in content.content.split(b"\n")))
         if batch.status == "failed":
             reasons = [error.message or "" for error in (batch.errors and batch.errors.data) or ()]

@@ -94,9 +94,9 @@ class Endpoint:
         return Received("retry", reason="connection", detail=self._detail(repr(failed.__cause__ or failed)))
 
     def redact(self, text: str) -> str:
-        """``text`` without the key, and without its start unless it is one of the short ones that stand in for none.
+        """``text`` without the key, its start, and a password in the address.
 
-        A password in the address goes as well.
+        Words, and short keys, which stand in for none, stay.
         """
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
@@ -128,7 +128,10 @@ class Endpoint:
             fault = "broken_off"
         if fault:
             return Received("retry", tokens=_tokens(body), reason=fault, detail=self._detail(text), headers=headers)
-        raw = text if self.redact(text) == text else json.dumps(self._redacted(body))
+        try:
+            raw = text if self.redact(text) == text else json.dumps(self._redacted(body))
+        except RecursionError:
+            return Received("retry", reason="not_json", detail=self._detail(text), headers=headers)
         return Received("reply", raw=raw, tokens=_tokens(body), headers=headers)
 
     def _redacted(self, value: Any) -> Any:
@@ -164,7 +167,7 @@ def _secrets(key: str, user: str, password: str) -> list[str]:
     """What must not be kept, as it may stand in a reply; short texts are ordinary words."""
     login = base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
     starts = [key] if len(key) >= 20 or any(map(str.isdigit, key)) else []  # else a word for none
-    starts += [key[:8]] if len(key) >= 20 and not key[:8].isalpha() else []
+    starts += [key[:8]] if len(key) >= 20 and not (key[:8].isalpha() and key[:8].islower()) else []  # a word
     return [secret for secret in (*starts, login, password) if len(secret) >= 8]
 
 

@@ -160,12 +160,13 @@ class Ledger:
         """Commit why an attempt failed, and what was to be paid for it all the same."""
         crash_point("failure-seen")
         values = (key, number, time.time(), reason, detail, int(final))
-        await self._commit("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", values)
-        self.failures[key] = Failure(reason, detail, final, number)
+        writes = [self._commit("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", values)]
         if any(tokens):
             lost = self.settings.get("lost_tokens", (0, 0))
             self.tokens = self.tokens[0] + tokens[0], self.tokens[1] + tokens[1]
-            await self.set("lost_tokens", [lost[0] + tokens[0], lost[1] + tokens[1]])
+            writes.append(self.set("lost_tokens", [lost[0] + tokens[0], lost[1] + tokens[1]]))
+        await asyncio.gather(*writes)
+        self.failures[key] = Failure(reason, detail, final, number)
         crash_point("failure-committed")
 
     async def note_batch(self, nonce: str, keys: Sequence[str], id: str | None, *, ended: bool = False) -> None:
@@ -196,7 +197,7 @@ class Ledger:
             if not group:
                 continue
             error = self._commit_group(group)
-            if error is None or isinstance(error, DiskFullError):
+            if error is None or isinstance(error, UserError):  # all of them have waited for it long enough
                 _wake(group, error)
                 continue
             for write in group:  # one that cannot be stored does not keep the others from it
@@ -219,7 +220,7 @@ class Ledger:
         return group, False
 
     def _commit_group(self, group: list[_Write]) -> Exception | None:
-        """Commit; where the disk is full, again and again for a while, `full` meanwhile set."""
+        """Commit; where the disk is full (`full` meanwhile set) or held by another program, again for a while."""
         patience = time.monotonic() + _FULL_PATIENCE
         while True:
             try:

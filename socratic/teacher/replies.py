@@ -24,8 +24,8 @@ ReplyFault = Literal[
 ]
 """Why a reply that was received is no chain. ``other_steps``: what was given was not left as it is."""
 
-_THOUGHT = re.compile(r"\A.*?</think>", re.DOTALL)  # many templates write the opening tag themselves
-_FINAL = re.compile(r"^[ \t]*####[ \t]*\S", re.MULTILINE)
+_THOUGHT = re.compile(r"\A(?:\s*<think>.*?(?:</think>|\Z)|(?!\s*[{`]).*?</think>)", re.DOTALL)
+"""It may be cut off; its opening tag may be missing, as many chat templates write it themselves."""
 _FENCE = re.compile(r"\A```[a-z]*\n(.*?)\n?```\Z", re.DOTALL)
 _LINE = re.compile(
     r"^[ \t]*(?:[-*] +|\d+[.)] +)?(?:\*\*)?(Q|A|Question|Answer)(?: ?\d+)?(?:\*\*)?:(?:\*\*)?[ \t]*", re.M
@@ -112,8 +112,8 @@ def _from_json(text: str, style: Style) -> Reply:
     for step in steps:
         if not isinstance(step, dict) or not all(isinstance(step.get(name), str) for name in ("question", "answer")):
             raise BadReplyError("wrong_types", str(step)[:200])
-        if any(map(_FINAL.search, (step["question"], step["answer"]))):
-            raise BadReplyError("malformed", "a final answer stands in a step")
+        if "####" in step["question"] + step["answer"]:
+            raise BadReplyError("malformed", "#### stands in a step")
         read.append(Step(step["question"].strip(), step["answer"].strip()))
     return Reply(tuple(read), answer.strip())
 
@@ -123,8 +123,8 @@ def _from_text(text: str, style: Style) -> Reply:
     if not marker or not answer.strip():
         raise BadReplyError("no_answer")
     answer = answer.strip().splitlines()[0].strip()
-    if _FINAL.search(body):
-        raise BadReplyError("malformed", "it goes on after a final answer")
+    if "####" in body:
+        raise BadReplyError("malformed", "#### stands before the final answer")
     if style == "cot":
         if not body.strip():
             raise BadReplyError("no_steps")

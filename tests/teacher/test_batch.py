@@ -390,7 +390,7 @@ def test_files_are_no_larger_than_is_taken(ledger: Ledger, monkeypatch: pytest.M
 
 def test_a_server_without_batches_does_not_hold_the_ledger(ledger: Ledger) -> None:
     service = Service()
-    for faults in ([404], ["", 404]):  # no files; files, and no batches
+    for faults in ([404], ["", 404], ["", 405], ["", 501]):  # no files; files, and no batches
         service.faults = [*faults]
         assert ask(service, ledger, 2).why_stopped
         assert ledger.open_batches() == []

@@ -124,3 +124,12 @@ def test_a_thought_is_no_part_of_a_reply(opened: str) -> None:
     assert parse_reply(thought + TEXT, "socratic").steps == GIVEN  # as others stored it
     with pytest.raises(BadReplyError, match="empty"):
         content({"choices": [{"message": {"content": thought}, "finish_reason": "stop"}]})
+
+
+def test_a_thought_that_is_cut_off_is_no_reply_and_a_word_in_json_no_thought() -> None:
+    with pytest.raises(BadReplyError, match="empty"):
+        content(
+            {"choices": [{"message": {"content": "<think>Hmm, 5 and"}, "finish_reason": "length"}]}, cut_stands=True
+        )
+    said = json.dumps({"steps": [{"question": "What does </think> do?", "answer": "It ends."}], "answer": "2"})
+    assert parse_reply(said, "socratic").steps[0].question == "What does </think> do?"
