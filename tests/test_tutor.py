@@ -185,7 +185,7 @@ def test_the_final_answer_is_scored(pair: dict[str, LM]) -> None:
     tutor.final_answer = "12.0"
     score = tutor.score()
     assert score is not None
-    assert not score.correct, "a run is read by its first marker, and so is this"
+    assert score.correct, "a run is read by its final slot, and so is this"
 
 
 def test_what_cannot_be_done_is_said(pair: dict[str, LM]) -> None:
