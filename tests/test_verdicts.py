@@ -177,9 +177,9 @@ def test_nothing_is_learned_from_test_problems(tmp_path: Path) -> None:
 
 def test_columns_by_which_a_file_was_read_are_kept(tmp_path: Path) -> None:
     file, columns = tmp_path / "own.jsonl", {"question": "text"}
-    rows = [{"id": c.problem_id, "text": c.question, "answer": c.answer, "steps": []} for c in CHAINS]
-    for row, c in zip(rows, CHAINS, strict=True):
-        row["steps"] = [{"question": step.question, "answer": step.answer} for step in c.steps]
+    asked = ({"id": c.problem_id, "text": c.question, "answer": c.answer} for c in CHAINS)
+    steps = ([{"question": step.question, "answer": step.answer} for step in c.steps] for c in CHAINS)
+    rows = [{**row, "steps": made} for row, made in zip(asked, steps, strict=True)]
     store.write_jsonl(file, rows)
     chains, dev = (load_chains(file, split, columns=columns) for split in ("train", "dev"))
     run = TrainingRun("cot", save_tiny(tmp_path / "tiny"), chains, dev, str(file), columns=columns)

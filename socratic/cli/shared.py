@@ -250,7 +250,7 @@ def column_names(pairs: list[str] | None) -> dict[str, str] | None:
     """``field=name`` pairs; None without any."""
     if not pairs:
         return None
-    names = {}
+    names: dict[str, str] = {}
     for pair in pairs:
         field, separator, name = pair.partition("=")
         if not separator or not name:
