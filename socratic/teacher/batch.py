@@ -21,6 +21,7 @@ from socratic.teacher.crash import crash_point
 from socratic.teacher.ledger import Ledger
 from socratic.teacher.replies import BadReplyError
 from socratic.teacher.teach import Asking, Job, Lesson, Tally, standing
+from socratic.types import UserError
 
 _MOST_REQUESTS = 50_000
 _MOST_BYTES = 150_000_000
@@ -135,6 +136,8 @@ class Batches:
             except (openai.OpenAIError, AttributeError) as error:  # the latter of a body that is no answer
                 if source is None or getattr(error, "status_code", None) in _LASTING:  # surely no batch came to be
                     await self.ledger.note_batch(nonce, keys, None, ended=True)
+                if isinstance(error, AttributeError):
+                    raise UserError(f"{self.endpoint.url} has no Batch API; leave --batch out") from None
                 raise
             crash_point("batch-created")
             await self.ledger.note_batch(nonce, keys, made.id)

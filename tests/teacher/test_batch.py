@@ -17,7 +17,7 @@ from socratic.teacher.client import Endpoint
 from socratic.teacher.ledger import Ledger, request_key
 from socratic.teacher.pace import Pace
 from socratic.teacher.teach import Asking, Job, Lesson, standing
-from socratic.types import Chain
+from socratic.types import Chain, UserError
 
 KEY = "sk-proj-Kx7Qw2Zr9Tb4Lm6NpVd8"
 Line = Callable[[dict[str, Any], int], Any]
@@ -42,7 +42,7 @@ class Service:
         self.batches: dict[str, dict[str, Any]] = {}
         self.times: Counter[str] = Counter()
         self.faults: list[int | str] = []
-        """What the next requests come to in place of what they ask for: a status, ``lost``, or ``""`` for nothing."""
+        """What the next requests come to in place of what they ask for: a status, ``lost``, ``page``, or ``""``."""
         self.requests = 0
 
     @property
@@ -57,6 +57,8 @@ class Service:
         if isinstance(fault, int):
             message = f"no: {request.headers['authorization']}"
             return web.json_response({"error": {"message": message}}, status=fault)
+        if fault == "page":
+            return web.Response(text="<html>", content_type="text/html")
         made = await self.do(request)
         if fault == "lost":
             assert request.transport is not None
@@ -394,6 +396,10 @@ def test_a_server_without_batches_does_not_hold_the_ledger(ledger: Ledger) -> No
         service.faults = [*faults]
         assert ask(service, ledger, 2).why_stopped
         assert ledger.open_batches() == []
+    service.faults = ["page"]
+    with pytest.raises(UserError, match="has no Batch API; leave --batch out"):
+        ask(service, ledger, 2)
+    assert ledger.open_batches() == []
 
 
 def test_failures_of_batches_are_numbered_with_ordinary_ones(ledger: Ledger) -> None:
