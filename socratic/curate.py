@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -75,7 +75,8 @@ def curate(chains: Iterable[Chain], by: By = "all") -> Curated:
             reason = "duplicate" if way in seen else None
             seen.add(way)
         if reason is None:
-            done.kept.append(chain)
+            kept = {name: value for name, value in chain.metadata.items() if name != "rejected"}  # by an earlier call
+            done.kept.append(replace(chain, metadata=kept))
         else:
             done.rejected.append((chain, reason))
     return done

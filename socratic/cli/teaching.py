@@ -241,8 +241,6 @@ def curate(
     given = read_chains(chains, data_dir, "train", "dev")
     done = sift(given, by)
     if kept_file:
-        for chain in done.kept:
-            chain.metadata.pop("rejected", None)  # of an earlier call
         write_jsonl(kept_file, (chain.to_json() for chain in done.kept))
     if rejects:
         marked = (replace(chain, metadata={**chain.metadata, "rejected": why}) for chain, why in done.rejected)
