@@ -159,16 +159,18 @@ def rate(
     if not rater or not rater.strip() or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
     items = rating.items([(os.path.abspath(run), load_run(run, data_dir)) for run in runs], limit, seed)
-    for criterion, meaning in rating.CRITERIA.items():
-        out.print(f"{criterion}: {meaning}")
-    out.print("Type four digits, 0 no, 1 partly, 2 yes, such as 2 2 1 2; s skips, q stops.")
+
+    def explain() -> None:
+        for criterion, meaning in rating.CRITERIA.items():
+            out.print(f"{criterion}: {meaning}")
+        out.print("Type four digits, 0 no, 1 partly, 2 yes, such as 2 2 1 2; s skips, q stops.")
 
     def ask(item: rating.Item, left: int) -> str:
         asked = "\n".join(f"  {number}. {question}" for number, question in enumerate(item.questions, start=1))
         out.print(Text(visible(f"\n{item.problem}\n{asked or '  (no sub-questions)'}")), soft_wrap=True)
         return _line(f"{' '.join(rating.CRITERIA)} ({left} left): ")
 
-    given = rating.rate(items, rater, out_file, ask, out.print)
+    given = rating.rate(items, rater, out_file, ask, explain)
     out.print(f"{given} ratings added to {out_file}")
 
 
@@ -213,12 +215,7 @@ def label(
         out.print(labels.side_by_side(failure))
         return _line(f"{''.join(labels.KEYS)} ({left} left): ")
 
-    def ask_again() -> None:
-        out.print("That is none of the keys.")
-        explain()
-
-    explain()
-    given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, ask_again)
+    given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, explain)
     out.print(f"{given} labels added to {out_file}")
 
 

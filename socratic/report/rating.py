@@ -78,7 +78,7 @@ def items(runs: Sequence[tuple[str, Run]], limit: int | None, seed: int) -> list
 
 
 def rate(
-    todo: Sequence[Item], rater: str, out: Path, ask: Callable[[Item, int], str], say: Callable[[str], None]
+    todo: Sequence[Item], rater: str, out: Path, ask: Callable[[Item, int], str], explain: Callable[[], None]
 ) -> int:
     """Have one rater rate what ``out`` does not hold yet of theirs, each rating kept at once; how many were given.
 
@@ -97,8 +97,7 @@ def rate(
         return asdict(Rating(item.problem_id, item.run, list(item.questions), rater, **values))
 
     left = [item for item in todo if (item.problem_id, item.run, item.questions) not in done]
-    hint = f"type {len(CRITERIA)} digits from 0 to 2, such as 2 2 1 2; s skips, q stops"
-    return collect(left, out, ask, read, lambda: say(hint))
+    return collect(left, out, ask, read, explain)
 
 
 def collect(
@@ -111,10 +110,13 @@ def collect(
     """Have a person judge each thing ``left``, each record appended to ``out`` at once; how many were given.
 
     ``ask(thing, how many are left)`` returns the line typed, of which ``read`` makes the record, or None where it is
-    no judgement: then ``explain`` is called and the line asked for again. ``s`` skips a thing, ``q`` stops.
+    no judgement: then ``explain``, which is called once before all, is called and the line asked for again. ``s`` skips
+    a thing, ``q`` stops.
     """
     given = 0
     with JsonlAppender(out) as log:
+        if left:
+            explain()
         for place, thing in enumerate(left):
             record = None
             while record is None:

@@ -35,17 +35,21 @@ def test_items_hide_nothing_but_the_system_and_are_the_same_for_every_rater(runs
 
 
 def test_ratings_are_kept_one_by_one_and_go_on_where_they_stopped(runs: list[tuple[str, Run]], tmp_path: Path) -> None:
-    out, said = tmp_path / "ratings.jsonl", list[str]()
+    out, explained = tmp_path / "ratings.jsonl", list[bool]()
     lines = iter(["nonsense", "2 2 3 2", "2210", "q"])
 
     def ask(item: Item, left: int) -> str:
         return next(lines)
 
-    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 1
-    assert len(said) == 2
+    def explain() -> None:
+        explained.append(True)
+
+    assert rate(items(runs, 10, 0), "eve", out, ask, explain) == 1
+    assert len(explained) == 3  # before the first, and where a line was no rating
     lines = iter(["2 2 2 2"])
-    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 1
-    assert rate(items(runs, 10, 0), "eve", out, ask, said.append) == 0
+    assert rate(items(runs, 10, 0), "eve", out, ask, explain) == 1
+    assert rate(items(runs, 10, 0), "eve", out, ask, explain) == 0
+    assert len(explained) == 4
     first, second = read_ratings([out])
     assert (first.necessary, first.answerable, first.ordered, first.complete) == (2, 2, 1, 0)
     assert first.run != second.run
