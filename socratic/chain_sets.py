@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from rich.console import Console
 
-from socratic.augment.make import Kind, augment, chosen_kinds, kept_out
+from socratic.augment.make import Kind, augment, kept_out
 from socratic.config import Settings
 from socratic.corrupt import Kind as SpoiledKind
 from socratic.corrupt import corrupt
@@ -25,7 +25,7 @@ from socratic.lm.load import ENDPOINT, default_device, endpoint, load_lm, torch_
 from socratic.origin import schooling
 from socratic.progress import annotate_with_bar, evaluate_with_bar
 from socratic.prompts import TeacherPrompt, load_prompt, prompted_data
-from socratic.rewards import Kind as Reward
+from socratic.rewards import Kind as RewardKind
 from socratic.rewards import answering, questions_given, rewarded, rewards
 from socratic.store import hash_json, read_records, write_json
 from socratic.tasks import TASKS, Reading, load_chains, load_problems
@@ -107,7 +107,7 @@ class AugmentSettings(Settings):
 def _augment(making: Making, settings: AugmentSettings) -> list[Chain]:
     given = making.chains("train", "dev")
     others = kept_out(given, [], making.reading)
-    return augment(given, chosen_kinds(settings.kinds), others, settings.copies, settings.seed).chains
+    return augment(given, settings.kinds, others, settings.copies, settings.seed).chains
 
 
 class CorruptSettings(Settings):
@@ -212,7 +212,7 @@ def _harvest(making: Making, settings: HarvestSettings) -> list[Chain]:
 class RewardSettings(Settings):
     """Which questions are good, for QG to learn from."""
 
-    by: list[Reward] = Field(["answerability"], min_length=1, description="the rewards whose product counts")
+    by: list[RewardKind] = Field(["answerability"], min_length=1, description="the rewards whose product counts")
     least: float | None = Field(None, ge=0, le=1, description="keep the chains with so much; weigh all if unset")
     samples: int = Field(4, ge=1, description="how often the student answers each chain's questions")
     temperature: float = Field(0.7, ge=0, description="at which it does")

@@ -28,9 +28,9 @@ _MOST_BATCHES = 4
 class RaySolving(Solving):
     """A `Solving` whose jobs run on a Ray cluster: the one that ``RAY_ADDRESS`` names, else this machine.
 
-    ``models`` are the MODEL of each place (``qg``, ``qa``, ``lm``), by names that every machine can load, and ``lms``
-    what they are here. There is a worker on each GPU; where there are none, as many as there are machines, each with as
-    many cores as the smallest has.
+    ``models`` are the MODEL of each place (``qg``, ``qa``, ``lm``, ``planner``), by names that every machine can load,
+    and ``lms`` what they are here. There is a worker on each GPU; where there are none, as many as there are machines,
+    each with as many cores as the smallest has.
     """
 
     def __init__(self, settings: SolveSettings, lms: Mapping[str, LM], models: Mapping[str, str], dtype: str) -> None:

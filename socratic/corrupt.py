@@ -76,9 +76,8 @@ def corrupt(
     order = []
     for place, chain in enumerate(chains):
         if not in_dev(chain.question) or "made_from" in chain.metadata:
-            if (
-                "corrupted" in chain.metadata
-            ):  # a second spoiling may undo the first, and its share would be no longer exact
+            # a second spoiling may undo the first, and its share would be no longer exact
+            if "corrupted" in chain.metadata:
                 raise UserError(
                     f"the chain of {chain.problem_id} is spoiled already; give the chains as they were before"
                 )
@@ -101,15 +100,6 @@ def corrupt(
             f"that --share {share} asks for; lower it, or add a kind"
         )
     return done
-
-
-def chosen_kinds(names: str) -> list[Kind]:
-    """The kinds that ``names`` lists with commas between; raises `UserError` for an unknown one."""
-    given = names.split(",")
-    for name in given:
-        if name not in get_args(Kind):
-            raise UserError(f"--kinds {name!r} is unknown; give some of {','.join(get_args(Kind))}")
-    return [kind for kind in get_args(Kind) if kind in given]
 
 
 def _spoiled(chain: Chain, kind: Kind, rng: random.Random, keep_answer: bool) -> Chain | None:

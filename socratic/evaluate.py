@@ -114,8 +114,10 @@ def failed_for_now(trace: Trace) -> bool:
     return trace.stop_reason == "model_error" and not (trace.error or "").startswith(_FINAL)
 
 
-def check_answered(run: Run) -> None:
-    """Raise `UserError` where an endpoint failed at samples of ``run``, which would count as wrong for good."""
+def check_whole(run: Run) -> None:
+    """Raise `UserError` for a run that is not complete, or in which an endpoint failed at samples."""
+    if run.metrics is None:
+        raise UserError(f"{run.path} is not complete; finish it with the command that began it")
     if failed := sum(map(failed_for_now, run.traces)):
         raise UserError(f"an endpoint failed at {failed:,} of {len(run.traces):,} in {run.path}; run that again")
 

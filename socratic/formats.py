@@ -85,9 +85,8 @@ def formed(
 def _drawn(problem: Problem, solved: Sequence[Chain], shots: int, rng: random.Random) -> list[Chain]:
     """Chains of ``shots`` other problems."""
     found: dict[str, Chain] = {}
-    for size in dict.fromkeys(
-        (min(len(solved), 4 * shots + 4), len(solved))
-    ):  # all, where the first few are of too few problems
+    # all, where the first few are of too few problems
+    for size in dict.fromkeys((min(len(solved), 4 * shots + 4), len(solved))):
         for other in rng.sample(solved, size) if len(found) < shots else ():
             if len(found) < shots and other.question != problem.question:
                 found.setdefault(other.question, other)

@@ -20,7 +20,7 @@ from socratic import stats
 from socratic.answers import sub_answer_value
 from socratic.calculator import disagreements
 from socratic.curate import By, check, equations
-from socratic.evaluate import Run, check_answered, solved_content
+from socratic.evaluate import Run, check_whole, solved_content
 from socratic.loops import normalised
 from socratic.numerals import values
 from socratic.origin import held_out, student_chain
@@ -195,9 +195,7 @@ def _unseen(samples: Sequence[_Sampled]) -> set[tuple[Path, str]]:
 
 def _check(run: Run, needs_questions: bool) -> None:
     """Raise `UserError` for a run that nothing may be learned from."""
-    if not run.scores:
-        raise UserError(f"{run.path} is not complete; finish it with the command that began it")
-    check_answered(run)
+    check_whole(run)
     if run.config.get("intervention") or run.config.get("plan_by") == "gold":
         raise UserError(
             f"{run.path} gave its students words that are not their own; give a run without --swap and gold plans"

@@ -156,7 +156,7 @@ def _check_set(recipe: Recipe, name: str, specs: Mapping[str, StudentSpec]) -> N
     if maker.of != "runs":
         _check_known(f"{where}.of", made.of, [GOLD, *recipe.sets])
     elif wrong := [name for name in made.of if name not in recipe.samplings]:
-        meant = nearest(wrong[0], recipe.samplings) if recipe.samplings else None
+        meant = nearest(wrong[0], recipe.samplings)
         hint = f"did you mean {meant!r}?" if meant else "the recipe has none; add one"
         raise UserError(f"{where}.of names {wrong[0]!r}, which is no sampling; {hint}")
     if maker.of == "runs" and len(set(made.of)) < len(made.of):
@@ -289,7 +289,7 @@ def _check_model(recipe: Recipe, where: str, model: str | None, start: bool = Fa
     scratch = [f"scratch:{name}" for name in SCRATCH]
     if model in scratch and not start:
         raise UserError(f"{where}={model!r} knows nothing yet; name a student of the recipe, which is trained from it")
-    if model not in scratch and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    if model not in scratch and not re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.gguf)", model):
         raise UserError(
             f"{where}={model!r} is no student of this recipe, nothing on disk and no Hub id (owner/name); did you mean "
             f"{nearest(model, [*recipe.students, *scratch])!r}?"

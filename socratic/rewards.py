@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Literal, get_args
 
-from socratic.evaluate import Run, check_answered
+from socratic.evaluate import Run, check_whole
 from socratic.interventions import Given, Intervention
 from socratic.lm.base import LM, TokenSession
 from socratic.lm.scripted import ScriptedLM
@@ -66,7 +66,7 @@ def rewards(chains: Sequence[Chain], run: Run, gold: Mapping[str, Chain]) -> lis
 
     ``gold`` are chains by problem id. Raises `UserError` for a run over other problems, or that an endpoint failed in.
     """
-    check_answered(run)
+    check_whole(run)
     right: dict[str, list[bool]] = defaultdict(list)
     for score in run.scores:
         right[score.problem_id].append(score.correct)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval (low, high) for a proportion; ``(0, 1)`` where ``n`` is 0.
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """95 % score interval (low, high) for a proportion; ``(0, 1)`` where ``n`` is 0.
 
     ``successes`` may be fractional: a sum of per-problem means varies no more than a sum of 0/1 outcomes of the same
     mean, so the interval is then conservative. Source: Wilson (1927), "Probable inference, the law of succession, and
@@ -22,7 +22,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.975)
     rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))

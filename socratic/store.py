@@ -236,7 +236,9 @@ def process_count() -> int:
 
 
 def shipped(folder: str) -> Path:
-    """``prompts``, ``data`` or ``recipes``: a folder of the checkout that an installed package carries inside."""
+    """A folder of the checkout: ``prompts``, ``data`` and ``recipes``, which an installed package carries inside, or
+    ``students``, which it does not.
+    """
     package = Path(__file__).parent
     return installed if (installed := package / f"_{folder}").is_dir() else package.parent / folder
 

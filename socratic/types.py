@@ -7,9 +7,8 @@ turns a problem into a *trace*, and scoring turns a trace into a *score*. Each i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 AnswerType = Literal["number", "yesno", "choice", "text"]
 Role = Literal["qg", "qa", "unified", "cot", "answer", "planner", "verifier"]
@@ -54,15 +53,10 @@ class CalculatorError(SocraticError):
 
 
 class _Record:
-    """JSON form of a dataclass: the fields by name, nested records as objects; tuples (JSON: lists) stay."""
+    """JSON form of a dataclass: the fields by name, nested records as objects; `store.parse_record` reads it."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; unknown and missing fields raise `TypeError`."""
-        return cls(**data)
 
 
 ANSWER_ONLY, STATED_CONTEXT = "answer_only", "stated_context"
@@ -137,8 +131,7 @@ class Chain(_Record):
         return Problem(*shared, choices=choices, context=context, metadata=metadata)
 
     def __post_init__(self) -> None:
-        steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
-        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "steps", tuple(self.steps))
 
 
 Candidates = tuple[tuple[int, float], ...]
@@ -206,12 +199,6 @@ class Trace(_Record):
     plan: str | None = None
     rejected: Step | None = None
 
-    def __post_init__(self) -> None:
-        steps = tuple(s if isinstance(s, Step) else Step.from_json(s) for s in self.steps)
-        object.__setattr__(self, "steps", steps)
-        if isinstance(self.rejected, dict):
-            object.__setattr__(self, "rejected", Step.from_json(self.rejected))
-
     def to_json(self) -> dict[str, Any]:
         values = super().to_json()
         return {key: value for key, value in values.items() if value is not None or key not in ("plan", "rejected")}
@@ -230,9 +217,6 @@ class Judgement(_Record):
     verifier: str
     right: tuple[float, ...]
     tokens: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "right", tuple(self.right))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from socratic.answers import sub_answer_value
 from socratic.config import Settings
-from socratic.evaluate import Run, check_answered, solved_content
+from socratic.evaluate import Run, check_whole, solved_content
 from socratic.origin import Schooling, student_chain
 from socratic.types import Chain, Problem, Trace, UserError
 
@@ -89,9 +89,7 @@ def make_verdicts(
 
 def _solutions(run: Run, school: Schooling | None, counts: Counter[str]) -> Iterator[_Solution]:
     """The finished traces of ``run`` that may be learned from; counts the others."""
-    if run.metrics is None:
-        raise UserError(f"{run.path} is not complete; continue it with `socratic evaluate`")
-    check_answered(run)
+    check_whole(run)
     for problem in run.problems:
         if problem.split not in ("train", "dev"):
             raise UserError(

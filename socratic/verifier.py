@@ -54,7 +54,7 @@ def judge(solutions: Iterable[tuple[Problem, Trace]], lm: LocalLM, batch_size: i
 def _reading(problem: Problem, trace: Trace, lm: LocalLM) -> Generator[Request, None, Judgement]:
     """Writes a solution into a session as the verifier was trained on it; yields a request for each verdict."""
     words = lm.codec.verdict(True), lm.codec.verdict(False)
-    session, found = lm.session(), list[float]()
+    session, found, read = lm.session(), list[float](), 0
     session.write_problem(render_problem(problem))
     for slot in solution_slots(trace.steps, trace.answer) if trace.answer is not None else ():
         session.write_marker(slot.kind)
@@ -69,4 +69,5 @@ def _reading(problem: Problem, trace: Trace, lm: LocalLM) -> Generator[Request, 
                 break
             said_right = request.completion.text == lm.codec.decode(words[:1])
             found.append(exp(request.logprob) if said_right else -expm1(request.logprob))
-    return Judgement(trace.problem_id, trace.sample, verifier_name(lm), tuple(found), session.mark())
+            read = mark
+    return Judgement(trace.problem_id, trace.sample, verifier_name(lm), tuple(found), read)

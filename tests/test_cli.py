@@ -586,7 +586,7 @@ def test_where_the_errors_came_from_is_one_command(
     assert found[-1]["against"] == "questions"
     wrong = cli(*command[:-2], "--intervene", "shufle")
     assert (wrong.code, wrong.err) == (
-        2, "socratic: --intervene 'shufle' is unknown; give one of shuffle, foreign, generic, or all\n"
+        2, "socratic: --intervene 'shufle' is unknown; give some of shuffle, foreign, generic, all\n"
     )  # fmt: skip
 
 

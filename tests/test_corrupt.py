@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from socratic.calculator import disagreements, holds, marks, without_marks
-from socratic.corrupt import Kind, chosen_kinds, corrupt
+from socratic.corrupt import Kind, corrupt
 from socratic.curate import check
 from socratic.numerals import values
 from socratic.tasks import in_dev, load_chains
@@ -164,12 +164,6 @@ def test_the_share_is_exact_and_the_smaller_dose_is_in_the_larger(stories: list[
     assert corrupt(stories, 0.1, ALL, seed=1).chains != doses[0.1].chains
     shuffled = random.Random(0).sample(stories, len(stories))
     assert sorted(map(str, corrupt(shuffled, 0.1, ALL).chains)) == sorted(map(str, doses[0.1].chains))
-
-
-def test_kinds_are_named() -> None:
-    assert chosen_kinds("verbose,wrong_step") == ["wrong_step", "verbose"]
-    with pytest.raises(UserError, match="--kinds 'wrong' is unknown"):
-        chosen_kinds("wrong")
 
 
 def test_what_is_spoiled_already_is_not_spoiled_again() -> None:

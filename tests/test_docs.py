@@ -19,6 +19,7 @@ from test_cli import Cli, cli
 from test_trainer import save_tiny
 
 from socratic.cli import app
+from socratic.store import as_record
 from socratic.tasks.own import FIELDS
 from socratic.types import Chain, Judgement, Problem, Score, Trace
 
@@ -174,7 +175,7 @@ def test_the_formats_examples_are_such_records() -> None:
     problem, chain, own, trace, score, judgement = shown
     kinds = (problem, Problem), (chain, Chain), (trace, Trace), (score, Score), (judgement, Judgement)
     for record, kind in kinds:
-        assert kind.from_json(record).to_json().keys() == record.keys()
+        assert as_record("example", record, kind).to_json().keys() == record.keys()
     assert set(own) == set(FIELDS)
 
 

@@ -19,6 +19,7 @@ from socratic.interventions import intervene
 from socratic.lm.load import load_lm
 from socratic.prompts import learned_text
 from socratic.solving import SolveSettings, Solving
+from socratic.store import as_record
 from socratic.tokens import Codec
 from socratic.train import fit
 from socratic.tutor import Tutor
@@ -120,7 +121,7 @@ def test_whatever_a_planner_writes_ends_in_a_trace(
     [trace] = solving.run([(made.problem(), 0)])
     assert (trace.stop_reason, trace.plan, trace.answer) == (reason, kept, "7")
     assert len(trace.steps) == (reason == "finished")
-    assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
+    assert as_record("trace", trace.to_json(), Trace) == trace
     assert ("plan" in trace.to_json()) == (kept is not None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from socratic.formats import FORMS, Form, mixed
 from socratic.lm.base import TokenSession
 from socratic.lm.scripted import Script, ScriptedLM
 from socratic.prompts import FINE_TUNE_COT, FINE_TUNE_COT_T5, TRANSCRIPT, Format, learned_text, render_chain, render_raw
+from socratic.store import as_record
 from socratic.tokens import Codec
 from socratic.types import Chain, Problem, QGSees, Role, Solver, Step, StopReason, Trace
 
@@ -382,7 +382,7 @@ def test_a_rejected_rationale_is_dropped_and_the_answer_still_taken(
     assert (trace.stop_reason, trace.steps, trace.answer, trace.raw) == (reason, (), "7", "\n#### 7")
     dropped = {"overlong": "x" * 59, "invalid_output": "a"}.get(reason)  # a space stands before it
     assert trace.rejected == (Step("", dropped) if dropped else None)
-    assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
+    assert as_record("trace", trace.to_json(), Trace) == trace
     assert lm.kept[0].ids == transcript(chatty, []) + chatty.marker("final") + chatty.slot(" 7")
 
 

@@ -25,6 +25,7 @@ from socratic.lm.engine import EngineLM
 from socratic.lm.scripted import ScriptedLM
 from socratic.prompts import TRANSCRIPT_VERSION, SlotKind
 from socratic.solving import Event, SolveSettings, Solving, solve, stream
+from socratic.store import as_record
 from socratic.tokens import Codec
 from socratic.types import Problem, QGSees, Solver, Trace, UserError
 
@@ -134,7 +135,7 @@ def test_a_trace(codec: Codec) -> None:
     assert trace.raw == "q1\na1\nq2\na2\n#### 7"
     assert (trace.calculator, trace.version, trace.error) == (True, TRANSCRIPT_VERSION, None)
     assert trace.tokens == sum(len(codec.slot(text)) for text in (" q1", " a1", " q2", " a2", "", " 7"))
-    assert Trace.from_json(trace.to_json()) == trace
+    assert as_record("trace", trace.to_json(), Trace) == trace
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -22,7 +22,7 @@ from socratic.pipeline import run_plan
 from socratic.planner import make_plan
 from socratic.recipe_file import read_recipe
 from socratic.stages import EvaluateStage, SetStage
-from socratic.store import read_jsonl
+from socratic.store import read_jsonl, read_records
 from socratic.tasks import load_chains
 from socratic.tasks.base import in_fold
 from socratic.tasks.sets import CHAINS
@@ -113,7 +113,7 @@ def test_a_verifier_learns_from_samples_and_chooses(tmp_path: Path) -> None:
             plant(stage)
     [comparison] = run_plan(plan, quiet()).values()
     [judged] = (stage for stage in plan.stages if isinstance(stage, SetStage))
-    chains = [Chain.from_json(row) for row in read_jsonl(judged.folder / CHAINS)]
+    chains = list(read_records(judged.folder / CHAINS, Chain))
     assert [chain.metadata["verdicts"][-1] for chain in chains] == [True, False] * 8
     assert [row.name for row in comparison.rows] == ["cot", "best"]
     out = tmp_path / "out" / "longer"

@@ -57,6 +57,7 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"students": {}}, "students={} is not usable"),
         ({"arms.cot.lm": "cto"}, "arms.cot.lm='cto' is no student of this recipe.*did you mean 'cot'"),
         ({"arms.cot.lm": "qg"}, "arms.cot: qg was trained as 'qg' and cannot be the lm of solver 'cot'"),
+        ({"student": "models/missing.gguf"}, "student='models/missing.gguf' is no student"),
         ({"student": "scratch:lama-mini"}, "student='scratch:lama-mini' is no student.*'scratch:llama-mini'"),
         ({"students.qg.partner": "qaa", "students.qg.best_by": "accuracy"}, "students.qg.partner='qaa' is no student"),
         ({"students.qg.partner": "qa"}, "students.qg: partner='qa' is not usable: only best_by=accuracy asks it"),

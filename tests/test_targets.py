@@ -74,7 +74,7 @@ def test_other_tokens_and_other_forms_of_reply_give_targets_where_strings_agree(
     cut += ["1", "2", "=", "24", ">>", "24", '."}], "answer": "24"}']
     example = causal_example(taught(made, [[t, [[t, 0.5]]] for t in cut]), "unified", codec)
     soft = [codec.piece(i) for i, t in zip(example.ids, example.targets, strict=True) if t]
-    assert soft == ["W", "B", "o", ":", "24", "<<", "2", "*", "1", "2", "=", "24", ">>", "24"] or "".join(soft)
+    assert soft == ["o", ":", " ", "24", " ", "<<", "2", "*", "1", "2", "=", "24", ">>", "24"]
     for token, found in zip(example.ids, example.targets, strict=True):
         assert found in ((), ((token, 1.0),))
 

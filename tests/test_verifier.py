@@ -136,8 +136,8 @@ def test_what_cannot_be_judged_has_no_probability() -> None:
     long = judged_chain([("", "x" * 3000)], [True, True])
     none = replace(trace_of(CHAINS["cot"], 1), answer=None, steps=())
     problem = Problem("p", "tiny", "test", "How many?", "72")
-    found = {one.sample: one.right for one in judge([(problem, trace_of(long)), (problem, none)], lm)}
-    assert found == {0: (), 1: ()}
+    found = {one.sample: (one.right, one.tokens) for one in judge([(problem, trace_of(long)), (problem, none)], lm)}
+    assert found == {0: ((), 0), 1: ((), 0)}
 
 
 def test_judging_that_is_left_early_leaves_the_model_idle() -> None:

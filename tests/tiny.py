@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from socratic.calculator import canonicalise
-from socratic.lm.base import Decoding, Request, TokenSession
+from socratic.lm.base import Decoding, LocalLM, Request, TokenSession
 from socratic.lm.causal import CausalLM
 from socratic.lm.engine import EngineLM
 from socratic.lm.plain import PlainLM
@@ -200,36 +200,28 @@ CHAINS = (
 )
 
 
-class Recorded(CausalLM):
-    """A causal model that keeps its sessions, in the order in which problems were started."""
+class _Keeping(LocalLM):
+    """Keeps its sessions, in the order in which problems were started."""
 
     def session(self) -> TokenSession:
         self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
         return self.kept[-1]
 
 
-class RecordedEngine(EngineLM):
+class Recorded(_Keeping, CausalLM):
+    """A causal model."""
+
+
+class RecordedEngine(_Keeping, EngineLM):
     """As `Recorded`, through the engine."""
 
-    def session(self) -> TokenSession:
-        self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
-        return self.kept[-1]
 
-
-class RecordedPlain(PlainLM):
+class RecordedPlain(_Keeping, PlainLM):
     """As `Recorded`, one row after the other."""
 
-    def session(self) -> TokenSession:
-        self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
-        return self.kept[-1]
 
-
-class RecordedSeq2Seq(Seq2SeqLM):
+class RecordedSeq2Seq(_Keeping, Seq2SeqLM):
     """As `Recorded`, an encoder-decoder."""
-
-    def session(self) -> TokenSession:
-        self.kept: list[TokenSession] = [*getattr(self, "kept", []), super().session()]
-        return self.kept[-1]
 
 
 class Replay(ScriptedLM):

@@ -43,15 +43,6 @@ class Augmented:
     counts: dict[Kind, Counter[str]] = field(default_factory=dict)
 
 
-def chosen_kinds(names: Iterable[str]) -> list[Kind]:
-    """The kinds of those names; raises `UserError` for an unknown one."""
-    names = list(names)
-    for name in names:
-        if name not in get_args(Kind):
-            raise UserError(f"--kind {name!r} is unknown; give one of {', '.join(get_args(Kind))}")
-    return [kind for kind in get_args(Kind) if kind in names]
-
-
 def kept_out(chains: Iterable[Chain], against: Iterable[str], reading: Reading) -> list[Problem]:
     """Problems that nothing made of ``chains`` may be: all but those of train, of every known data set that the chains
     come from, and of those in ``against``, read as ``reading`` says.
@@ -72,6 +63,7 @@ def augment(
     """
     if copies > 1 and "vary" not in kinds:
         raise UserError(f"copies={copies} are of kind vary, not of {', '.join(kinds)}; leave copies out")
+    kinds = [kind for kind in get_args(Kind) if kind in kinds]  # in whatever order they were given
     done = Augmented(list(chains))
     gate = _Gate(chains, against)
     taken = {chain.problem_id for chain in chains}

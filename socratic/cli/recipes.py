@@ -29,7 +29,7 @@ def run(
     from socratic.pipeline import curves, run_plan
     from socratic.planner import make_plan
     from socratic.recipe_file import read_recipe
-    from socratic.store import atomic_write
+    from socratic.report.report import write_plots
 
     read = read_recipe(recipe, parse_overrides(overrides or []), smoke)
     plan = make_plan(read, out_dir or Path("runs") / f"{recipe.stem}{'-smoke' * smoke}", data_dir)
@@ -50,8 +50,7 @@ def run(
         return
     compared = run_plan(plan, err)
     drawn = curves(plan, compared)
-    for plot in drawn:
-        atomic_write(plan.out / "plots" / f"{plot.name}.png", plot.png())
+    write_plots(plan.out / "plots", drawn)
     if as_json:
         print_json({name: comparison.to_json() for name, comparison in compared.items()})
         return

@@ -24,6 +24,7 @@ from socratic.cli.shared import (
     Temperature,
     check_out,
     check_samples,
+    chosen,
     columns_table,
     complete_models,
     err,
@@ -38,7 +39,7 @@ from socratic.report import visible
 from socratic.types import UserError
 
 if TYPE_CHECKING:
-    from socratic.rewards import Kind, Reward
+    from socratic.rewards import Reward
 
 
 def reward(
@@ -68,12 +69,12 @@ def reward(
     """
     from socratic.evaluate import load_run
     from socratic.progress import evaluate_with_bar
-    from socratic.rewards import answering, questions_given, rewarded, rewards
+    from socratic.rewards import KINDS, answering, questions_given, rewarded, rewards
     from socratic.store import write_jsonl
 
     check_samples(samples, temperature)
     check_out(out_file, chains)
-    kinds = _kinds(by)
+    kinds = chosen("by", [name.strip() for name in by.split(",")], KINDS)
     given = read_chains(chains, data_dir, "train", "dev")
     own = read_chains(f"gold:{gold}", data_dir, "train", "dev") if gold else given if chains.startswith("gold:") else []
     if not own and (missing := [kind for kind in kinds if kind != "answerability"]):
@@ -107,7 +108,7 @@ def soften(
         Literal["socratic", "cot"], typer.Option(help="How the chains are read: with sub-questions, or without.")
     ] = "socratic",
     top: Annotated[int, typer.Option(min=1, max=100, help="Likeliest tokens kept at each place.")] = 5,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many, of train and of dev.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many, of train and of dev.")] = None,
     device: Device = None,
     dtype: Dtype = "auto",
     data_dir: DataDir = None,
@@ -125,8 +126,6 @@ def soften(
     from socratic.teacher.soften import load_teacher, soften_kept
 
     check_out(out_file, chains)
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit} leaves no chain to read; give 1 or more")
     every = read_chains(chains, data_dir, "train", "dev")
     given = [chain for split in ("train", "dev") for chain in of_split(every, split)[:limit]]
     hush_transformers()
@@ -194,15 +193,6 @@ def mix(
     for form, count in counts.most_common():
         table.add_row(form, f"{count:,}")
     out.print(table)
-
-
-def _kinds(by: str) -> list[Kind]:
-    from socratic.rewards import KINDS
-
-    wanted = [name.strip() for name in by.split(",")]
-    if unknown := [name for name in wanted if name not in KINDS]:
-        raise UserError(f"--by {unknown[0]!r} is unknown; give {', '.join(KINDS)}, or several with commas")
-    return [kind for kind in KINDS if kind in wanted]
 
 
 def _report(found: Sequence[Reward], given: int, kept: int, as_json: bool) -> None:

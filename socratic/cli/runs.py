@@ -69,7 +69,7 @@ def compare(
             write_page(html, report)
             err.print(f"the page is {visible(str(html))}", soft_wrap=True)
         if plots:
-            write_plots(plots, report)
+            write_plots(plots, report.plots)
             err.print(f"the plots are in {visible(str(plots))}", soft_wrap=True)
     if as_json:
         print_json({**comparison.to_json(), **as_values})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from socratic.cli.runs import gold_chains
-from socratic.cli.shared import AsJson, DataDir, KeptBy, check_out, columns_table, err, out, print_json
+from socratic.cli.shared import AsJson, DataDir, KeptBy, check_out, chosen, columns_table, err, out, print_json
 from socratic.report import visible
 from socratic.types import UserError
 
@@ -99,12 +99,12 @@ def corrupt(
     as_json: AsJson = False,
 ) -> None:
     """Spoil an exact share of chains, to see how good data must be; the same ones are among those of a larger share."""
-    from socratic.corrupt import chosen_kinds
+    from socratic.corrupt import Kind
     from socratic.corrupt import corrupt as spoil
     from socratic.store import write_jsonl
     from socratic.tasks import load_chains
 
-    wanted = chosen_kinds(kinds)
+    wanted = chosen("kinds", kinds.split(","), get_args(Kind))
     check_out(out_file, chains)
     given = [c for split in ("train", "dev") for c in load_chains(chains.removeprefix("gold:"), split, data_dir)]
     with err.status("spoiling chains"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from glob import escape, glob
 from os.path import exists, isdir, isfile  # which say no, not raise, below a folder that may not be read
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,13 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from socratic.config import parse_overrides
-from socratic.lm.checkpoint import CARD
+from socratic.lm.checkpoint import CARD, read_card
 from socratic.report import visible
+from socratic.store import MANIFEST
 from socratic.types import AnswerType, Chain, Problem, Solver, UserError
 
 if TYPE_CHECKING:
     from socratic.lm.base import LM
     from socratic.solving import Solving
+
+Name = TypeVar("Name", bound=str)
 
 out = Console(highlight=False, markup=False, emoji=False)  # :100: of a file's line is no emoji
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -125,6 +128,14 @@ def make_solving(
     return Solving(settings, **lms)
 
 
+def chosen(option: str, names: Sequence[str], known: Sequence[Name]) -> list[Name]:
+    """Those of ``known`` that an option ``names``, in their own order; raises `UserError` for an unknown one."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"--{option} {name!r} is unknown; give some of {', '.join(known)}")
+    return [one for one in known if one in names]
+
+
 def check_samples(samples: int, temperature: float | None) -> None:
     """Raise `UserError` where greedy decoding would write the same several times."""
     if samples > 1 and temperature == 0:
@@ -137,9 +148,6 @@ def newest_students(runs: Path) -> dict[str, str]:
     A unified student takes both places where there is no pair. Folders that are not whole students are passed over.
     Raises `UserError` where there is no pair.
     """
-    from socratic.lm.checkpoint import CARD, read_card
-    from socratic.store import MANIFEST
-
     newest: dict[str, Path] = {}
     pair: dict[str, Path] = {}
     homes: dict[Path, dict[str, Path]] = {}

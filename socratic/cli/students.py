@@ -39,6 +39,7 @@ from socratic.cli.shared import (
     check_out_folder,
     check_samples,
     check_utf8,
+    chosen,
     column_names,
     complain,
     complete_data,
@@ -295,7 +296,7 @@ def evaluate(
     if solver == "likelihood":
         for problem in problems:
             offered(problem)  # refused before anything is loaded
-    kinds = [*_chosen("swap", swap, SWAPS), *_chosen("intervene", intervene, REPLACEMENTS)]
+    kinds = [*_chosen("swap", swap or (), SWAPS), *_chosen("intervene", intervene or (), REPLACEMENTS)]
     how = (calculator, temperature, seed, device, dtype, setting, engine, planner)
     solving = make_solving(solver, qg, qa, lm, *how, gold_is_known=True)
     with_gold_plans = solving.settings.plan_by == "gold"
@@ -336,12 +337,10 @@ def _push(folder: Path, repo: str) -> None:
     err.print(f"pushed to {push_student(folder, repo)}", soft_wrap=True)
 
 
-def _chosen(option: str, values: list[str] | None, known: Sequence[str]) -> list[str]:
+def _chosen(option: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
     """The kinds that an option names, ``all`` of them or one by one."""
-    for value in values or ():
-        if value not in (*known, "all"):
-            raise UserError(f"--{option} {value!r} is unknown; give one of {', '.join(known)}, or all")
-    return [kind for kind in known if values and (kind in values or "all" in values)]
+    found = chosen(option, values, (*known, "all"))
+    return [*known] if "all" in found else found
 
 
 def _read_stdin() -> str:

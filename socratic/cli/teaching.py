@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -22,6 +22,7 @@ from socratic.cli.shared import (
     Split,
     check_out,
     check_samples,
+    chosen,
     column_names,
     columns_table,
     complain,
@@ -278,12 +279,12 @@ def augment(
     as_json: AsJson = False,
 ) -> None:
     """More chains from chains, without a teacher: problems that end earlier, other numbers, calculator's marks."""
+    from socratic.augment.make import Kind, kept_out
     from socratic.augment.make import augment as make
-    from socratic.augment.make import chosen_kinds, kept_out
     from socratic.store import write_jsonl
     from socratic.tasks import Reading, load_chains
 
-    wanted = chosen_kinds(kinds)
+    wanted = chosen("kind", kinds, get_args(Kind))
     check_out(out_file, chains)
     data = chains.removeprefix("gold:")
     given = [chain for split in ("train", "dev") for chain in load_chains(data, split, data_dir)]

@@ -119,9 +119,9 @@ def save_student(
 ) -> None:
     """Write weights, tokenizer, ``socratic.json``, a model card and the log into ``out``, and the manifest last.
 
-    ``state`` is the model's state dict where its own is not whole; the manifest leaves out the
-    model card and ``out / skip``. The
-    generation config is greedy and ends at END, whatever the base's says, so that plain ``generate`` writes a slot.
+    ``state`` is the model's state dict where its own is not whole; the manifest leaves out the model card and ``out /
+    skip``. The generation config is greedy and ends at END, whatever the base's says, so that plain ``generate`` writes
+    a slot.
     """
     from transformers import GenerationConfig
 

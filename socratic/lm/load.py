@@ -175,8 +175,8 @@ def merge(adapter: Path, out: Path) -> Card:
 def load_pretrained(model: str, dtype: Any, tokenizer: Any = None, revision: str | None = None) -> Pretrained:
     """A dense model and its tokenizer from a folder, a Hub id or a GGUF file; safetensors only, no remote code.
 
-    ``tokenizer``, where given, spares reading the model's own; ``revision`` is a commit of a Hub id, its newest if
-    None.
+    ``tokenizer``, where given, spares reading the model's own, but for a GGUF file that is none of `bases.SOURCES`;
+    ``revision`` is a commit of a Hub id, its newest if None.
     """
     path = Path(model)
     if model.startswith("scratch:"):

@@ -121,9 +121,8 @@ def _draw(axes: Axes, one: Series, **more: Any) -> None:
         more |= {"linestyle": "--", "markerfacecolor": "none"}
     marker = _MARKERS[one.place % len(_MARKERS)]
     look: dict[str, Any] = {"color": _colour(one.place), "marker": marker, "markevery": max(1, len(one.xs) // 12)}
-    axes.errorbar(
-        one.xs, one.ys, yerr=errors, elinewidth=1, clip_on=False, **look, **more
-    )  # markers at 0 and 100 stay whole
+    # not clipped, so that markers at 0 and 100 stay whole
+    axes.errorbar(one.xs, one.ys, yerr=errors, elinewidth=1, clip_on=False, **look, **more)
 
 
 def _top(series: Sequence[Series]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +61,9 @@ def make_report(
     return Report(tuple(runs), tuple(arms), tuple(tables), tuple(drawn), gold, tuple(notes))
 
 
-def write_plots(folder: Path, report: Report) -> None:
+def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     """Write every plot into ``folder`` as a PNG file."""
-    for plot in report.plots:
+    for plot in plots:
         store.atomic_write(folder / f"{plot.name}.png", plot.png())
 
 

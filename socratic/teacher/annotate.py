@@ -104,6 +104,7 @@ def annotate(
             if not how.batch and ledger.open_batches():
                 raise UserError(f"{ledger.path} has batches under way, which are paid for; give --batch to fetch them")
             done, lesson = asyncio.run(_ask(jobs, settings, prompt, ledger, how, lm, on_change))
+            done.tokens = ledger.tokens
             if lesson is None:
                 done.unasked = len(jobs)
             elif not ledger.full:
@@ -261,4 +262,4 @@ def _write(jobs: Sequence[Job], lesson: Lesson, ledger: Ledger, out: Path, done:
     crash_point("faults-written")
     store.write_jsonl(out, chains)
     crash_point("chains-written")
-    done.chains, done.tokens = len(chains), ledger.tokens
+    done.chains = len(chains)

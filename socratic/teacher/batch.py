@@ -11,7 +11,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Literal
 
 import openai
 
@@ -26,7 +26,7 @@ from socratic.types import UserError
 _MOST_REQUESTS = 50_000
 _MOST_BYTES = 150_000_000
 _MARK = "socratic"
-_URL = "/v1/chat/completions"
+_URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _MOST_ROUNDS = 3
 _MOST_FAULTS = 5
 _LASTING = (400, 401, 403, 404, 405, 413, 422, 501)
@@ -129,7 +129,7 @@ class Batches:
                 crash_point("batch-uploaded")
                 made = await self._client.batches.create(
                     input_file_id=source,
-                    endpoint="/v1/chat/completions",
+                    endpoint=_URL,
                     completion_window="24h",
                     metadata={_MARK: nonce},
                 )

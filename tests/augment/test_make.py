@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from socratic.augment.make import augment, bare, chosen_kinds, kept_out, with_marks
+from socratic.augment.make import augment, bare, kept_out, with_marks
 from socratic.augment.prefix import prefixes
 from socratic.augment.vary import Impossible
 from socratic.calculator import disagreements, without_marks
@@ -93,12 +93,8 @@ def test_what_is_made_of_several_chains_of_a_problem_can_be_trained_on(tmp_path:
 
 def test_kinds_build_on_each_other_in_their_order() -> None:
     chain = replace(PENS, steps=(Step(PENS.steps[0].question, "Ann has 3*12=36 pens."), PENS.steps[1]))
-    kinds = chosen_kinds(["bare", "prefix", "marks"])
-    assert kinds == ["marks", "prefix", "bare"]
-    done = augment([chain], kinds, [])
+    done = augment([chain], ["bare", "prefix", "marks"], [])
     assert [c.steps[0].answer for c in done.chains] == ["<<3*12=36>>36"] * 2
-    with pytest.raises(UserError, match="'suffix' is unknown"):
-        chosen_kinds(["suffix"])
 
 
 def test_dev_stays_what_it_is(tmp_path: Path) -> None:

@@ -96,9 +96,7 @@ def test_svg_holds_names_as_text_and_no_styles(found: dict[str, Plot]) -> None:
     for plot in found.values():
         svg = plot.svg()
         root = ElementTree.fromstring(svg)
-        assert "style" not in {name for element in root.iter() for name in element.attrib} | {
-            e.tag for e in root.iter()
-        }
+        assert "style" not in {name for e in root.iter() for name in (*e.attrib, e.tag.rpartition("}")[2])}
         assert (root.attrib["role"], root.attrib["aria-label"]) == ("img", f"{plot.title}. {plot.note}")
         assert ">$cot$<" in svg or plot.name == "cost-parameters"  # as it stands, not as a formula
         assert not re.search(r"#[0-9a-f]{6}\b", svg.replace("#ffffff", ""))
@@ -139,7 +137,7 @@ def test_names_that_xml_cannot_hold_are_drawn(tmp_path: Path) -> None:
 
 
 def test_plots_are_written_as_png(runs: list[Run], tmp_path: Path) -> None:
-    write_plots(tmp_path / "new" / "plots", make_page_of(runs))
+    write_plots(tmp_path / "new" / "plots", make_page_of(runs).plots)
     written = {path.name: path.read_bytes() for path in (tmp_path / "new" / "plots").iterdir()}
     assert written.keys() >= {"cost-tokens.png", "gold-steps.png", "stop-reasons.png"}
     assert all(data.startswith(b"\x89PNG") for data in written.values())

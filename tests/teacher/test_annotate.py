@@ -176,6 +176,7 @@ def test_full_disk(serve: Serve, tmp_path: Path) -> None:
     assert "Traceback" not in commands.said()
     held = read_ledger(commands.out)  # which checks its integrity
     assert 0 < len(held.replies) <= JOBS  # of one more, with the trial of forms
+    assert re.search(r"tokens +[1-9][\d,]* of prompts", commands.said())  # what was paid for is said
     assert commands.lost() <= CONCURRENCY
     bills = len(keys(commands.server))
     assert ended(commands.start()) == 0

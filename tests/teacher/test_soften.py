@@ -125,7 +125,7 @@ def test_the_command_softens_chains_that_a_student_then_learns(cli: Cli, tmp_pat
     assert done.code == 0, done.err
     assert json.loads(done.out) == {"chains": 4, "read": 3}
     assert not list(tmp_path.glob("*.part"))
-    made = [Chain.from_json(json.loads(line)) for line in soft.read_text().splitlines()]
+    made = list(read_records(soft, Chain))
     assert [chain.steps for chain in made] == [*(chain.steps for chain in CHAINS), CHAINS[0].steps]
     trained = cli(
         *("train", "qa", "--chains", str(soft), "--student", model, "--out", str(tmp_path / "qa")),
