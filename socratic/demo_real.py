@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from socratic.solving import Event
 
 FOLDER = shipped("students") / "gsm8k-smollm2"
+STUDENTS = ("qg-warm", "qa-warm", "cot")
 SHOWN = 3
 """Bundled problems that are solved before the user's own."""
 
@@ -42,20 +43,20 @@ def open_students(progress: Console, device: str | None = None, dtype: str = "au
 
     Raises `UserError` where the students are not there or the base cannot be had.
     """
-    folders = {role: FOLDER / role for role in ("qg", "qa", "cot")}
-    if missing := [role for role, folder in folders.items() if not is_checkpoint(folder)]:
+    folders = [FOLDER / name for name in STUDENTS]
+    if missing := [folder.name for folder in folders if not is_checkpoint(folder)]:
         raise UserError(
             f"{FOLDER} holds no {' and no '.join(missing)}; the students come with a clone of the repository"
         )
-    base = read_card(folders["qg"]).base
+    base = read_card(folders[0]).base
     try:
-        find_base(base, folders["qg"])
+        find_base(base, folders[0])
     except UserError:
         progress.print(f"fetching {base.location}, the students' base (once)", soft_wrap=True)
         fetch_base(base, progress.is_terminal)
     with progress.status("loading the students (the first time takes a minute)"):
         hush_transformers()
-        qg, qa, cot = (load_lm(str(folder), device=device, dtype=dtype) for folder in folders.values())
+        qg, qa, cot = (load_lm(str(folder), device=device, dtype=dtype) for folder in folders)
     for note in dict.fromkeys(lm.note for lm in (qg, qa, cot) if lm.note):
         progress.print(note, soft_wrap=True)
     pair, single = (SolveSettings.parse({"solver": solver}) for solver in ("socratic", "cot"))

@@ -9,11 +9,11 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from socratic.lm.bases import is_hub_id
 from socratic.lm.checkpoint import CARD, README, Base, check_is_student, is_checkpoint, read_card
-from socratic.lm.load import load_tokenizer
+from socratic.lm.load import hash_weights, load_tokenizer
 from socratic.lm.model_card import model_card, teachers_terms
 from socratic.store import (
     atomic_write,
@@ -21,11 +21,17 @@ from socratic.store import (
     files,
     first_file,
     hash_file,
+    hash_json,
     read_json,
     write_json,
     write_manifest,
 )
 from socratic.types import Chain, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from socratic.lm.checkpoint import Card
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _WEIGHTS, _CONFIG, _LOG = "adapter_model.safetensors", "adapter_config.json", "log.jsonl"
@@ -35,22 +41,21 @@ def share_adapter(student: Path, out: Path, model: str | None) -> None:
     """Write the LoRA student in the folder ``student`` into the empty folder ``out``, to be shared.
 
     Its weights become bf16, and nothing of it names a path of this machine: its base is known by name and SHA-256, and
-    as a form of ``model``, a Hub id. Raises `UserError` for a student that is not whole, no adapter, or stands on
-    another student.
+    as a form of ``model``, a Hub id. Of one that was trained from another LoRA student both are written as one adapter;
+    the card's settings are those of the last training. Raises `UserError` for a student that is not whole, no adapter,
+    or stands on a full student.
     """
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     check_is_student(student)
     if problem := check_manifest(student):
         raise UserError(f"{student} is not a whole checkpoint ({problem}); train it again, or resume its training")
     card = read_card(student)
-    location = Path(card.base.location)
     if not card.adapter:
         raise UserError(f"{student} is a full model and no adapter; give a name that ends in .gguf, or push it")
-    if is_checkpoint(location):
-        raise UserError(f"{student} stands on the student {location}; merge it, and export that as a .gguf file")
-    base = card.base
+    weights, config, base = _joined(student, card)
+    location = Path(base.location)
     if not is_hub_id(base.location):
         model = model or base.model
         if model is None or not is_hub_id(model):
@@ -63,9 +68,8 @@ def share_adapter(student: Path, out: Path, model: str | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     load_tokenizer(str(student)).save_pretrained(str(out))
     shutil.copy(student / _LOG, out / _LOG)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(student / _WEIGHTS).items()}
-    save_file(weights, out / _WEIGHTS, {"format": "pt"})
-    write_json(out / _CONFIG, read_json(student / _CONFIG) | {"base_model_name_or_path": base.model or base.location})
+    save_file({name: w.to(torch.bfloat16) for name, w in weights.items()}, out / _WEIGHTS, {"format": "pt"})
+    write_json(out / _CONFIG, config | {"base_model_name_or_path": base.model or base.location})
     data = card.data | {"source": Path(str(card.data.get("source"))).name}
     settings = card.settings | {
         "partner": Path(card.settings["partner"]).name if card.settings.get("partner") else None
@@ -74,6 +78,34 @@ def share_adapter(student: Path, out: Path, model: str | None) -> None:
     write_json(out / CARD, shared.model_dump())
     atomic_write(out / README, model_card(out.name, shared).encode("utf-8", "replace"))
     write_manifest(out, (README,))
+
+
+def _joined(student: Path, card: Card) -> tuple[dict[str, torch.Tensor], dict[str, Any], Base]:
+    """The weights of a LoRA student, their config, and its base.
+
+    Where that is a LoRA student too, of both as one adapter on the base below: since both products are added to the
+    same weights, A [rank, in] and B [out, rank] lie side by side. Hu et al. (2021), "LoRA", section 4.1.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    weights, config = load_file(student / _WEIGHTS), read_json(student / _CONFIG)
+    below = Path(card.base.location)
+    if not is_checkpoint(below):
+        return weights, config, card.base
+    card_below = read_card(below)
+    if not card_below.adapter:
+        raise UserError(f"{student} stands on the student {below}; merge it, and export that as a .gguf file")
+    if hash_json([card_below.base.sha256, hash_weights(below)]) != card.base.sha256:
+        raise UserError(f"{below}, on which {student} stands, is not the one it was trained on; restore it")
+    others, config_below, base = _joined(below, card_below)
+    ranks, scales = zip(*((c["r"], c["lora_alpha"] / c["r"]) for c in (config_below, config)), strict=True)
+    if weights.keys() != others.keys() or scales[0] != scales[1]:
+        raise UserError(
+            f"{student} and {below} adapt other layers or by another scale; merge {student}, and export that"
+        )
+    both = {name: torch.cat([others[name], w], dim=0 if "lora_A" in name else 1) for name, w in weights.items()}
+    return both, config | {"r": sum(ranks), "lora_alpha": int(sum(ranks) * scales[0])}, base
 
 
 def push_student(folder: Path, repo: str) -> str:

@@ -6,12 +6,14 @@ import gzip
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from test_cli import Cli, cli
 from test_train import fit
@@ -19,9 +21,10 @@ from test_trainer import CHAINS, save_tiny, tiny_tokenizer
 
 from socratic import demo_real
 from socratic.calculator import calculate
-from socratic.lm.checkpoint import read_card
+from socratic.lm.checkpoint import CARD, read_card
+from socratic.lm.load import load_pretrained, load_student
 from socratic.lm.scripted import ScriptedLM
-from socratic.store import check_manifest, files, read_jsonl, shipped
+from socratic.store import check_manifest, files, read_jsonl, shipped, write_manifest
 from socratic.tokens import Codec
 from socratic.types import Problem, Role
 
@@ -137,10 +140,8 @@ def test_without_the_students_it_is_one_sentence(cli: Cli, tmp_path: Path, monke
     monkeypatch.setattr(demo_real, "FOLDER", tmp_path)
     result = cli("demo", "--real")
     assert (result.code, result.out) == (2, "")
-    assert (
-        result.err
-        == f"socratic: {tmp_path} holds no qg and no qa and no cot; the students come with a clone of the repository\n"
-    )
+    said = f"{tmp_path} holds no qg-warm and no qa-warm and no cot; the students come with a clone of the repository"
+    assert result.err == f"socratic: {said}\n"
     refused = cli("demo", "--real", "--set", "limit=3")
     assert (refused.code, "--set limit=3 changes what is trained" in refused.err) == (2, True)
 
@@ -150,17 +151,17 @@ def test_an_exported_adapter_is_small_names_no_path_and_solves_on_its_base(
 ) -> None:
     from safetensors.torch import load_file
 
-    for role in ROLES:
-        result = cli("export", shared / "trained" / role, "--out", tmp_path / role, "--base-model", "lab/tiny")
+    for role, student in zip(ROLES, demo_real.STUDENTS, strict=True):
+        result = cli("export", shared / "trained" / role, "--out", tmp_path / student, "--base-model", "lab/tiny")
         assert (result.code, result.err) == (0, "")
-        assert check_manifest(tmp_path / role) is None
-        for name in files(tmp_path / role):
-            assert str(shared).encode() not in (tmp_path / role / name).read_bytes(), name
-        weights = load_file(tmp_path / role / "adapter_model.safetensors")
+        assert check_manifest(tmp_path / student) is None
+        for name in files(tmp_path / student):
+            assert str(shared).encode() not in (tmp_path / student / name).read_bytes(), name
+        weights = load_file(tmp_path / student / "adapter_model.safetensors")
         assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.bfloat16"}
-    card = read_card(tmp_path / "qa")
+    card = read_card(tmp_path / "qa-warm")
     assert (card.base.location, card.base.model) == ("base", "lab/tiny")
-    text = (tmp_path / "qa" / "README.md").read_text()
+    text = (tmp_path / "qa-warm" / "README.md").read_text()
     assert "base_model: lab/tiny" in text
     assert "| which is a form of | lab/tiny |" in text
     monkeypatch.setattr(demo_real, "FOLDER", tmp_path)
@@ -168,6 +169,32 @@ def test_an_exported_adapter_is_small_names_no_path_and_solves_on_its_base(
     students = demo_real.open_students(Console(file=io.StringIO()), "cpu", "fp32")
     [trace] = students["CoT"].run([(CHAINS[0].problem(), 0)])
     assert trace.solver == "cot"
+
+
+def test_an_adapter_on_an_adapter_is_shared_as_one(cli: Cli, shared: Path, tmp_path: Path) -> None:
+    first, second, out = shared / "trained" / "qg", tmp_path / "second", tmp_path / "out"
+    fit(str(first), second, "qa", max_steps=3, lora_rank=3, learning_rate=0.1)
+    assert cli("export", second, "--out", out, "--base-model", "lab/tiny").code == 0
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 2 + 3
+    assert read_card(out).base.sha256 == read_card(first).base.sha256
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOCRATIC_BASE", str(shared / "base"))
+        plain = load_pretrained(str(shared / "base"), torch.float32).model.state_dict()
+        before, trained, joined = (load_student(f, torch.float32)[0].model.state_dict() for f in (first, second, out))
+    moved = {name for name, weight in before.items() if not weight.equal(trained[name])}
+    assert moved
+    for name, weight in trained.items():
+        tolerance = 0.01 * float((weight - plain[name]).abs().max())  # of rounding to bf16
+        torch.testing.assert_close(joined[name], weight, atol=tolerance, rtol=0)
+    copied = tmp_path / "moved"
+    shutil.copytree(first, copied)
+    elsewhere = read_card(second).base.model_copy(update={"location": str(copied)})
+    (second / CARD).write_text(read_card(second).model_copy(update={"base": elsewhere}).model_dump_json())
+    write_manifest(second, ())
+    with (copied / "adapter_model.safetensors").open("ab") as file:
+        file.write(b" ")
+    refused = cli("export", second, "--out", tmp_path / "other", "--base-model", "lab/tiny")
+    assert (refused.code, "is not the one it was trained on" in refused.err) == (2, True)
 
 
 def test_the_committed_students_write_a_trace_again(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
