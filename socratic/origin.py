@@ -122,7 +122,7 @@ def _trainings(folder: Path, found: Schooling) -> Iterator[Card]:
         card = read_card(Path(card.base.location))
         cards.append(card)
     if len(cards) < len(first.lineage):
-        found.unknown.append(f"{folder.name}: {card.base.location}, which it started from, is gone")
+        found.unknown.append(f"{folder.name}: the student that it started from is not here")
     yield from cards
 
 

@@ -91,6 +91,8 @@ def _joined(student: Path, card: Card) -> tuple[dict[str, torch.Tensor], dict[st
 
     weights, config = load_file(student / _WEIGHTS), read_json(student / _CONFIG)
     below = Path(card.base.location)
+    if below.is_absolute() and not below.exists() and len(card.lineage) > 1:
+        raise UserError(f"{below}, on which {student} stands, is gone; restore it")
     if not is_checkpoint(below):
         return weights, config, card.base
     card_below = read_card(below)
@@ -102,7 +104,7 @@ def _joined(student: Path, card: Card) -> tuple[dict[str, torch.Tensor], dict[st
     ranks, scales = zip(*((c["r"], c["lora_alpha"] / c["r"]) for c in (config_below, config)), strict=True)
     if weights.keys() != others.keys() or scales[0] != scales[1]:
         raise UserError(
-            f"{student} and {below} adapt other layers or by another scale; merge {student}, and export that"
+            f"{student} and {below} adapt other layers or by another scale; merge it, and export a .gguf file"
         )
     both = {name: torch.cat([others[name], w], dim=0 if "lora_A" in name else 1) for name, w in weights.items()}
     return both, config | {"r": sum(ranks), "lora_alpha": int(sum(ranks) * scales[0])}, base

@@ -147,7 +147,7 @@ def test_where_a_student_went_to_school(tmp_path: Path) -> None:
     assert schooling(run).holds(PROBLEMS[2])
     (tmp_path / "base").rename(tmp_path / "elsewhere")
     unknown = schooling(run).unknown
-    assert any("which it started from, is gone" in reason for reason in unknown)
+    assert any("the student that it started from is not here" in reason for reason in unknown)
     assert any(reason.startswith("base: its folder is not in those above") for reason in unknown)
     assert read_card(tmp_path / "student").role == "cot"
 
