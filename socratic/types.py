@@ -131,7 +131,8 @@ class Chain(_Record):
         return Problem(*shared, choices=choices, context=context, metadata=metadata)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        steps = tuple(s if isinstance(s, Step) else Step(**s) for s in self.steps)  # as in a record's JSON
+        object.__setattr__(self, "steps", steps)
 
 
 Candidates = tuple[tuple[int, float], ...]
