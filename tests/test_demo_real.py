@@ -195,6 +195,9 @@ def test_an_adapter_on_an_adapter_is_shared_as_one(cli: Cli, shared: Path, tmp_p
         file.write(b" ")
     refused = cli("export", second, "--out", tmp_path / "other", "--base-model", "lab/tiny")
     assert (refused.code, "is not the one it was trained on" in refused.err) == (2, True)
+    shutil.rmtree(copied)
+    refused = cli("export", second, "--out", tmp_path / "other", "--base-model", "lab/tiny")
+    assert (refused.code, "stands, is gone; restore it" in refused.err) == (2, True)
 
 
 def test_the_committed_students_write_a_trace_again(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
