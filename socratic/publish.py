@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from socratic.lm.bases import is_hub_id
 from socratic.lm.checkpoint import CARD, README, Base, check_is_student, is_checkpoint, read_card
-from socratic.lm.load import hash_weights, load_tokenizer
+from socratic.lm.load import hash_adapter, load_tokenizer
 from socratic.lm.model_card import model_card, teachers_terms
 from socratic.store import (
     atomic_write,
@@ -21,7 +21,6 @@ from socratic.store import (
     files,
     first_file,
     hash_file,
-    hash_json,
     read_json,
     write_json,
     write_manifest,
@@ -98,7 +97,7 @@ def _joined(student: Path, card: Card) -> tuple[dict[str, torch.Tensor], dict[st
     card_below = read_card(below)
     if not card_below.adapter:
         raise UserError(f"{student} stands on the student {below}; merge it, and export that as a .gguf file")
-    if hash_json([card_below.base.sha256, hash_weights(below)]) != card.base.sha256:
+    if hash_adapter(below, card_below) != card.base.sha256:
         raise UserError(f"{below}, on which {student} stands, is not the one it was trained on; restore it")
     others, config_below, base = _joined(below, card_below)
     ranks, scales = zip(*((c["r"], c["lora_alpha"] / c["r"]) for c in (config_below, config)), strict=True)

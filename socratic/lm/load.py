@@ -147,7 +147,7 @@ def load_student(folder: Path, dtype: Any) -> tuple[Pretrained, Card]:
         )
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's use of transformers
         merged = peft.PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload()
-    record = Base(location=str(folder.resolve()), sha256=hash_json([card.base.sha256, hash_weights(folder)]))
+    record = Base(location=str(folder.resolve()), sha256=hash_adapter(folder, card))
     return Pretrained(merged, tokenizer, record), card
 
 
@@ -332,6 +332,11 @@ def _foreign_gguf(path: Path, dtype: Any, tokenizer: Any) -> Any:
 def hash_weights(folder: Path) -> str:
     """What tells the weights in ``folder`` from others: the hash of its safetensors files."""
     return hash_json({file.name: hash_file(file) for file in sorted(folder.glob("*.safetensors"))})
+
+
+def hash_adapter(folder: Path, card: Card) -> str:
+    """What tells the LoRA student in ``folder``, merged into its base, from others."""
+    return hash_json([card.base.sha256, hash_weights(folder)])
 
 
 def hush_transformers() -> None:
