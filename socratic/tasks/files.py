@@ -211,6 +211,8 @@ def _json_lines(path: Path | str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
+            if line.strip() == "{":
+                raise UserError(f"{where}: a record goes over several lines; write one a line, or [{{…}}, {{…}}]")
             value = parse_json(line, where)
             if not isinstance(value, dict):
                 raise UserError(f"{where}: {line.strip()[:40]!r} is not a JSON object; write one object a line")

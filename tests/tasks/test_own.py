@@ -179,6 +179,7 @@ def test_a_fault_in_csv_is_named(text: str, message: str, tmp_path: Path) -> Non
     [
         ('[{"question": "Q?",\n "answer" 5}]', "mine.json, line 2: not valid JSON"),
         ("[1]", "mine.json, record 0: 1 is not a JSON object"),
+        ('{\n  "question": "Q?",\n  "answer": "5"\n}\n', "mine.json:1: a record goes over several lines"),
         ("[]", "mine.json is empty"),
         ("[" * 100_000, "mine.json: not valid JSON"),
         ('[{"question": "Q?", "answer": ' + "9" * 5000 + "}]", "mine.json: not valid JSON"),
