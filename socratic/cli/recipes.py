@@ -41,11 +41,10 @@ def run(
     for name in plan.unused:
         err.print(f"{visible(name)} is not made, since nothing needs it", soft_wrap=True)
     if dry_run:
-        table = columns_table("stage", "", "folder")
+        table = columns_table("stage", "", f"in {visible(str(plan.out))}")
         for stage in plan.stages:
-            table.add_row(
-                Text(visible(stage.name)), "done" if stage.done else "to do", Text(visible(str(stage.folder)))
-            )
+            folder = str(stage.folder.relative_to(plan.out))
+            table.add_row(Text(visible(stage.name)), "done" if stage.done else "to do", Text(visible(folder)))
         out.print(table)
         return
     compared = run_plan(plan, err)
