@@ -32,6 +32,14 @@ _MOST_BYTES = 1 << 20
 """Of a request."""
 _LENGTH = ("max_steps", "overlong")
 """Stop reasons that OpenAI calls ``length``."""
+_TAKEN = {
+    "content": "only text is read, alone or in parts of type text",
+    "tools": "no tools are called; leave it out",
+    "n": "a request has one reply; leave it out",
+    "logprobs": "none are given; leave it out",
+    "response_format": "replies are text; leave it out",
+}
+"""What to say where a field holds something else."""
 
 
 class _Checked(BaseModel):
@@ -208,10 +216,14 @@ class Service:
             return await handler(request)
         except _Refusal as refusal:
             return web.json_response(refusal.body, status=refusal.status)
+        except ConnectionResetError:  # the client has hung up
+            return web.Response()
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            worded = _Refusal(error.status, f"{request.method} {request.path}: {error.reason}")
+            too_large = error.status == web.HTTPRequestEntityTooLarge.status_code
+            why = f"the body is over {_MOST_BYTES:,} bytes; send less" if too_large else error.reason
+            worded = _Refusal(error.status, f"{request.method} {request.path}: {why}")
             return web.json_response(worded.body, status=error.status)
 
     @property
@@ -305,7 +317,8 @@ def _parsed(body: bytes) -> ChatRequest:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         param = ".".join(map(str, first["loc"])) or None
-        raise _Refusal(400, f"{param or 'body'}: {first['msg']}"[:300], param=param) from None
+        said = next((_TAKEN[part] for part in first["loc"] if part in _TAKEN), first["msg"])
+        raise _Refusal(400, f"{param or 'body'}: {said}"[:300], param=param) from None
 
 
 def _problem(asked: ChatRequest) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import exists, isfile  # which say no, not raise, of a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def save_session(tutor: Tutor, path: Path) -> None:
 
     Raises `UserError` where something else than a session of this problem stands there, or nothing can be written.
     """
-    if path.is_file() and not _is_session(path, tutor.problem):
+    if exists(path) and not (isfile(path) and _is_session(path, tutor.problem)):
         raise UserError(f"{path} holds something else; choose another name")
     if not path.parent.is_dir():
         raise UserError(f"the folder {path.parent} does not exist; choose another place")
@@ -66,7 +67,7 @@ def load_session(path: Path, solving: Solving) -> Tutor:
             tutor.final_answer = None if trace.answer is None else clean_text(trace.answer, "answer")
             tutor.concluded, tutor.stop_reason = True, trace.stop_reason
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, UserError):
-        if not path.is_file():
+        if not isfile(path):
             raise
         raise UserError(f"{path} is no session that /save wrote; give one") from None
     return tutor

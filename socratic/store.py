@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 _SYNC_SECONDS = 0.1
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
 """Of an `OSError` that may pass: the disk is full."""
 
 

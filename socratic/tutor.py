@@ -296,7 +296,7 @@ class Tutor:
                 shown += len(piece)
         except BaseException:  # broken off, and nobody knows how far the caches got
             self._open()
-            self.question = None
+            self._leave()
             raise
         completion = request.completion
         assert completion is not None

@@ -93,6 +93,13 @@ PAIR = ("--qg", "asker", "--qa", "answerer")
 TWO = ("--samples", "2", "--temperature", "1")
 
 
+def test_a_path_that_cannot_be_used_is_one_sentence(cli: Cli) -> None:
+    for asked in (("show", "x" * 300, "one"), ("solve", "Ann has 3 pens.", "--qg", "x" * 300, "--qa", "y")):
+        refused = cli(*asked)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "cannot be used (File name too long); give another" in refused.err
+
+
 def test_help_lists_the_commands(cli: Cli) -> None:
     result = cli("--help")
     assert (result.code, result.err) == (0, "")
@@ -667,15 +674,11 @@ def test_contamination_is_found(cli: Cli, tmp_path: Path) -> None:
     assert cli("data", "check", "stories", "stories", "--column", "question=q").code == 2
 
 
-def test_rating_in_the_terminal(
-    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rating_in_the_terminal(cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path) -> None:
     say(sure)
     cli("evaluate", chains, *PAIR, "--out", tmp_path / "run")
     ratings = tmp_path / "ratings.jsonl"
-    lines = iter(["2 2 2 1", "q"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    result = cli("rate", tmp_path / "run", "--rater", "eve", "--out", ratings)
+    result = cli("rate", tmp_path / "run", "--rater", "eve", "--out", ratings, stdin="2 2 2 1\nq\n")
     assert result.code == 0
     assert "1. What? 24" in result.out
     assert "1 ratings added" in result.out
@@ -683,20 +686,17 @@ def test_rating_in_the_terminal(
     assert "complete" in cli("rate", ratings, "--report").out
     assert cli("rate", ratings, "--report", "--json").json["raters"] == ["eve"]
     assert cli("rate", tmp_path / "run").code == 2
+    assert cli("rate", tmp_path / "run", "--rater", "caf\udce9", "--out", ratings).code == 2
 
 
-def test_labelling_in_the_terminal(
-    cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labelling_in_the_terminal(cli: Cli, chains: Path, say: Callable[[Script], None], tmp_path: Path) -> None:
     say(lambda transcript, kind: "It is 2+2=<<2+2=4>>4." if kind != "question" else sure(transcript, kind))
     run, labels = tmp_path / "run", tmp_path / "labels.jsonl"
     cli("evaluate", chains, *PAIR, "--out", run)
-    lines = iter(["x", "?", "q"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    result = cli("label", run, "--rater", "eve", "--out", labels)
-    assert result.code == 0
+    result = cli("label", run, "--rater", "eve", "--out", labels, stdin="caf\udce9\nx\n")
+    assert (result.code, result.err) == (0, "socratic: the line is not UTF-8; convert it\n")
     assert "How many does she sell?" in result.out  # gold
-    assert result.out.count("Type the key of what went wrong first") == 2  # "?" is none
+    assert result.out.count("Type the key of what went wrong first") == 2  # what cannot be read is none
     assert "1 labels added" in result.out
     assert "The rule on 1 labels" in cli("label", run, "--out", labels, "--report").out
     assert cli("label", run, "--out", labels, "--report", "--json").json["raters"] == ["eve"]

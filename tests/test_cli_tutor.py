@@ -113,7 +113,9 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/go ²", "/go ² is none of 0 to 0; /tree lists"),
         ("/go", "/go  is none of 0 to 0; /tree lists"),
         ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
-        ("/save .", ". cannot be written"),
+        ("/save .", ". holds something else; choose another name"),
+        ("/save " + "x" * 300, "x" * 300 + " cannot be written (File name too long); choose another place"),
+        ("/load " + "x" * 300, "x" * 300 + " cannot be read (File name too long); check the path"),
         ("/save ~nobody-here/s.json", "~nobody-here/s.json begins with a user's name that is not known here"),
         ("/save /nosuch/dir/s.json", "the folder /nosuch/dir does not exist; choose another place"),
         ("/draw stories/test/x", "stories has no problem stories/test/x; socratic data show stories lists some"),
@@ -227,6 +229,12 @@ def test_what_can_be_typed_besides(cli: Cli, say: Callable[[Script], None]) -> N
 
 
 def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Result], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert ("error", f"{pipe} holds something else; choose another name") in events(
+        tutor(f"/save {pipe}", more=("--json",))
+    )
+    assert pipe.is_fifo()
     notes = tmp_path / "notes.txt"
     notes.write_text("precious")
     found = events(tutor(f"/save {notes}", more=("--json",)))

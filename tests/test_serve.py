@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from socratic.solving import SolveSettings, Solving, solve
 from socratic.tokens import Codec
 from socratic.types import Problem, UserError
 
+GOOD = {"model": "socratic-iterative", "messages": [{"role": "user", "content": "How many?"}]}
 SHORT: dict[str, Any] = {"max_tokens": 20, "max_steps": 3, "calculator": False}
 
 
@@ -172,19 +174,31 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def asking(client: openai.OpenAI, asked: dict[str, Any]) -> socket.socket:
+    """A connection over which the request is sent, and nothing read yet."""
+    connection, body = socket.create_connection((client.base_url.host, client.base_url.port or 0)), json.dumps(asked)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    return connection
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_cancels_the_work(codec: Codec, stream: bool) -> None:
     solving = scripted(codec, counting(2), Stalling)
     with serving(solving, batch_size=1) as client:
-        body = json.dumps(
-            {"model": "socratic-iterative", "messages": [{"role": "user", "content": "Slow"}], "stream": stream}
-        )
-        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
-            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        with asking(client, {**GOOD, "messages": [{"role": "user", "content": "Slow"}], "stream": stream}):
             until(lambda: solving.models[0].waiting == 1)
         until(lambda: solving.models[0].waiting == 0)
         assert ask(client, "Quick").choices[0].stop_reason == "finished"
+
+
+def test_hanging_up_before_the_reply_is_no_error(codec: Codec, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(scripted(codec, counting(2))) as client:
+        for _ in range(5):
+            with asking(client, {**GOOD, "stream": True}) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+        assert ask(client).choices[0].stop_reason == "finished"
+    assert "Error handling request" not in caplog.text
 
 
 def test_the_key_is_asked_for(codec: Codec) -> None:
@@ -195,9 +209,6 @@ def test_the_key_is_asked_for(codec: Codec) -> None:
             assert (code, body["error"]["code"]) == (401, "invalid_api_key")
         with pytest.raises(openai.AuthenticationError, match="another API key"):
             client.with_options(api_key="wrong").models.list()
-
-
-GOOD = {"model": "socratic-iterative", "messages": [{"role": "user", "content": "How many?"}]}
 
 
 @pytest.mark.parametrize(
@@ -214,18 +225,18 @@ GOOD = {"model": "socratic-iterative", "messages": [{"role": "user", "content": 
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "no user message"),
         ({"messages": [{"role": "user", "content": "  "}]}, 400, "no user message"),
         ({"messages": [{"role": "user", "content": 5}]}, 400, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "only text is read"),
         ({"messages": "hello"}, 400, "messages"),
         ({"n": 2}, 400, "n:"),
         ({"stream": "yes"}, 400, "stream"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": True}, 400, "temperature"),
         ({"logprobs": True}, 400, "logprobs"),
-        ({"tools": [{}]}, 400, "tools"),
+        ({"tools": [{}]}, 400, "tools: no tools are called; leave it out"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"model": "gpt-4"}, 404, "socratic-iterative"),
         (json.dumps(GOOD).replace("How many?", "\\ud800").encode(), 400, "JSON"),
-        (b" " * (1 << 20) + b"{}", 413, "Too Large"),
+        (b" " * (1 << 20) + b"{}", 413, "over 1,048,576 bytes"),
     ],
 )
 def test_hostile_and_mistaken_requests_are_refused_in_openais_words(

@@ -165,10 +165,11 @@ def test_a_final_answer_is_of_its_path_alone(pair: dict[str, LM]) -> None:
 def test_a_generation_broken_off_leaves_the_path_as_it_was(pair: dict[str, LM]) -> None:
     tutor = Tutor(PROBLEM, solving(pair))
     put(tutor, "One?", "1.")
-    straight = text(Tutor.ask(tutor))
+    straight, greedy = text(Tutor.ask(tutor)), dict(tutor.alternatives(0))
     for _ in tutor.ask():
         break
     assert tutor.question is None
+    assert dict(tutor.alternatives(0)) == pytest.approx(greedy, rel=1e-3)
     assert text(tutor.ask()) == straight
     assert tutor.steps == [Step("One?", "1.")]
 

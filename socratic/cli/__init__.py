@@ -12,7 +12,7 @@ from socratic.cli import choosing, data, recipes, refining, runs, selfimprove, s
 from socratic.cli.serve import serve
 from socratic.cli.shared import complain, err
 from socratic.cli.tutor import tutor
-from socratic.store import NO_ROOM
+from socratic.store import NO_ACCESS, NO_ROOM
 from socratic.types import UserError
 
 app = typer.Typer(
@@ -71,9 +71,12 @@ def main() -> None:
             complain(message)
         code = 2
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno in NO_ROOM:
+            complain(f"the disk has no room for {error.filename or 'what is written'}; free some and run that again")
+        elif error.errno in NO_ACCESS:
+            complain(f"{error.filename or 'a path'} cannot be used ({error.strerror}); give another")
+        else:
             raise
-        complain(f"the disk has no room for {error.filename or 'what is written'}; free some and run that again")
         code = 2
     except KeyboardInterrupt:
         code = 130
@@ -84,6 +87,7 @@ def main() -> None:
         code = 0
     if code == 130:
         complain(
-            "interrupted; the same command continues what train, evaluate, run, demo, teach, soften or label had begun"
+            "interrupted; the same command continues what train, evaluate, run, demo, teach, soften, reward, label or "
+            "rate had begun"
         )
     sys.exit(code)

@@ -10,7 +10,17 @@ import typer
 from rich.text import Text
 
 from socratic.cli.screen import Screen
-from socratic.cli.shared import AsJson, DataDir, columns_table, err, out, print_json, print_pairs, typed_problem
+from socratic.cli.shared import (
+    AsJson,
+    DataDir,
+    columns_table,
+    complain,
+    err,
+    out,
+    print_json,
+    print_pairs,
+    typed_problem,
+)
 from socratic.config import parse_overrides
 from socratic.report import visible
 from socratic.types import UserError
@@ -120,12 +130,14 @@ def _demo_real(check: bool, as_json: bool) -> None:
     while screen.is_typed:
         try:
             text = screen.read("Your problem (Enter alone ends): ")
+            if not text.strip():
+                return
+            with suppress(KeyboardInterrupt):  # which stops this one
+                demo_real.show(out, typed_problem(text), students)
         except EOFError:
             return
-        if not text.strip():
-            return
-        with suppress(KeyboardInterrupt):  # which stops this one
-            demo_real.show(out, typed_problem(text), students)
+        except UserError as error:
+            complain(str(error))
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from socratic.cli.shared import AsJson, DataDir, Seed, check_out, check_out_folder, err, out, print_json
+from socratic.cli.screen import Screen
+from socratic.cli.shared import (
+    AsJson,
+    DataDir,
+    Seed,
+    check_out,
+    check_out_folder,
+    check_utf8,
+    complain,
+    err,
+    out,
+    print_json,
+)
 from socratic.prompts import render_problem
 from socratic.report import visible
 from socratic.report.paint import paint_solved
@@ -158,6 +170,7 @@ def rate(
         raise UserError("--json is for --report; ratings are typed")
     if not rater or not rater.strip() or out_file is None:
         raise UserError("a rating needs --rater NAME and --out FILE; or give --report and files of ratings")
+    check_utf8(rater, "--rater")
     items = rating.items([(os.path.abspath(run), load_run(run, data_dir)) for run in runs], limit, seed)
 
     def explain() -> None:
@@ -168,8 +181,9 @@ def rate(
     def ask(item: rating.Item, left: int) -> str:
         asked = "\n".join(f"  {number}. {question}" for number, question in enumerate(item.questions, start=1))
         out.print(Text(visible(f"\n{item.problem}\n{asked or '  (no sub-questions)'}")), soft_wrap=True)
-        return _line(f"{' '.join(rating.CRITERIA)} ({left} left): ")
+        return _line(screen, f"{' '.join(rating.CRITERIA)} ({left} left): ")
 
+    screen = Screen(as_json=False)
     given = rating.rate(items, rater, out_file, ask, explain)
     out.print(f"{given} ratings added to {out_file}")
 
@@ -204,6 +218,7 @@ def label(
         raise UserError("--json is for --report; labels are typed")
     if not rater or not rater.strip():
         raise UserError("a label needs --rater NAME; or give --report and a file of labels")
+    check_utf8(rater, "--rater")
 
     def explain() -> None:
         for key, name in labels.KEYS.items():
@@ -213,18 +228,22 @@ def label(
     def ask(failure: labels.Failure, left: int) -> str:
         out.print(Text(visible(f"\n{render_problem(failure.problem)}")), soft_wrap=True)
         out.print(labels.side_by_side(failure))
-        return _line(f"{''.join(labels.KEYS)} ({left} left): ")
+        return _line(screen, f"{''.join(labels.KEYS)} ({left} left): ")
 
+    screen = Screen(as_json=False)
     given = labels.label(labels.draw(found, limit, seed), rater, out_file, ask, explain)
     out.print(f"{given} labels added to {out_file}")
 
 
-def _line(prompt: str) -> str:
-    """What is typed, or that the rater wants to stop."""
+def _line(screen: Screen, prompt: str) -> str:
+    """What is typed, ``""`` where that cannot be read, or that the rater wants to stop."""
     try:
-        return input(prompt)
+        return screen.read(prompt)
     except EOFError:
         return "q"
+    except UserError as error:
+        complain(str(error))
+        return ""
 
 
 def distinct(runs: Iterable[Path]) -> list[Path]:
