@@ -32,6 +32,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "value"
+            if first["type"] == "missing":
+                raise UserError(f"{where} {key!r} is missing; give it") from None
             message = first["msg"].removeprefix("Value error, ")
             raise UserError(f"{where} {key}={first['input']!r} is not usable: {message}") from None
 

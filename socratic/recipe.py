@@ -158,7 +158,7 @@ class Recipe(Settings):
     solving: dict[str, Any] = Field(default={}, description="solving settings of all arms")
     rounds: int = Field(0, ge=0, description="how often what has $round in its name stands there")
     sets: dict[str, dict[str, Any]] = Field(default={}, description="chains made on the way, by name")
-    students: dict[str, dict[str, Any]] = Field(min_length=1, description="what is trained, by name")
+    students: dict[str, dict[str, Any]] = Field(default={}, description="what is trained, by name")
     samplings: dict[str, dict[str, Any]] = Field(default={}, description="what is solved for chains, by name")
     arms: dict[str, dict[str, Any]] = Field(
         min_length=1, description="what is compared, by name; the first is the baseline"

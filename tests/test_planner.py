@@ -59,6 +59,12 @@ def to_do(plan: Plan) -> list[str]:
     return [stage.name for stage in plan.stages if not stage.done]
 
 
+def test_a_recipe_may_train_nothing(tmp_path: Path) -> None:
+    arms = {"cot": {"solver": "cot", "lm": "openai:m"}}
+    plan = plan_of(tmp_path, students={}, arms=arms, calculator=[False])
+    assert ([stage.name for stage in plan.stages], plan.overlaps) == (["cot on longer, seed 0, calculator off"], {})
+
+
 def test_a_prompt_that_changes_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {
         "cot": RECIPE["arms"]["cot"],

@@ -54,7 +54,7 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
         ({"solving.calculator": True}, "sets calculator, which the whole recipe shares; set calculator there"),
         ({"seeds": []}, "seeds=\\[\\] is not usable"),
         ({"seeds": [0, 0]}, "seeds=\\[0, 0\\] is not usable: each may stand in it once"),
-        ({"students": {}}, "students={} is not usable"),
+        ({"students": {}}, "arms.cot.lm='cot' is no student of this recipe"),
         ({"arms.cot.lm": "cto"}, "arms.cot.lm='cto' is no student of this recipe.*did you mean 'cot'"),
         ({"arms.cot.lm": "qg"}, "arms.cot: qg was trained as 'qg' and cannot be the lm of solver 'cot'"),
         ({"student": "models/missing.gguf"}, "student='models/missing.gguf' is no student"),
@@ -70,7 +70,7 @@ def test_the_key_on_is_a_word_in_a_recipe(tmp_path: Path) -> None:
             {"sets": {"m": {"make": "teach", "student": "openai:m", "hint_answer": True, "hint_failed": True}}},
             "sets.m: hint_failed=True is not usable: hint_answer gives it to every problem already",
         ),
-        ({"sets": {"more": {"make": "augment"}}}, "sets.more: kinds={} is not usable: Field required"),
+        ({"sets": {"more": {"make": "augment"}}}, "sets.more: 'kinds' is missing; give it"),
         ({"sets": {"more": {"make": "augment", "kinds": ["vary"], "copy": 1}}}, "'copy' in sets.more.*mean 'copies'"),
         ({"students.qg.chains": ["mor"]}, "students.qg.chains names 'mor', which there is not"),
         (
