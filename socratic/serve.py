@@ -39,7 +39,7 @@ _TAKEN = {
     "logprobs": "none are given; leave it out",
     "response_format": "replies are text; leave it out",
 }
-"""What to say where a field holds something else."""
+"""What to say of a field that `ChatRequest` refuses, by the field's name."""
 
 
 class _Checked(BaseModel):

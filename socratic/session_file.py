@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import exists, isfile  # which say no, not raise, of a name that is too long
+from os.path import exists, isdir, isfile  # which say no, not raise, of a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def save_session(tutor: Tutor, path: Path) -> None:
     """
     if exists(path) and not (isfile(path) and _is_session(path, tutor.problem)):
         raise UserError(f"{path} holds something else; choose another name")
-    if not path.parent.is_dir():
+    if not isdir(path.parent):
         raise UserError(f"the folder {path.parent} does not exist; choose another place")
     places = {node: place for place, node in enumerate(tutor.root.walk())}
     rows = [

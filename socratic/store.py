@@ -29,8 +29,9 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 _SYNC_SECONDS = 0.1
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-NO_ACCESS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
 """Of an `OSError` that may pass: the disk is full."""
+NO_ACCESS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Of an `OSError` about a path that is too long or may not be used."""
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
         ("/save .", ". holds something else; choose another name"),
         ("/save " + "x" * 300, "x" * 300 + " cannot be written (File name too long); choose another place"),
+        ("/save " + "x" * 300 + "/s.json", "the folder " + "x" * 300 + " does not exist; choose another place"),
         ("/load " + "x" * 300, "x" * 300 + " cannot be read (File name too long); check the path"),
         ("/save ~nobody-here/s.json", "~nobody-here/s.json begins with a user's name that is not known here"),
         ("/save /nosuch/dir/s.json", "the folder /nosuch/dir does not exist; choose another place"),

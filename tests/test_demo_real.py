@@ -92,14 +92,14 @@ def test_a_few_problems_are_solved_by_both_then_it_stops_without_a_terminal(cli:
 def test_at_a_terminal_it_asks_for_more_until_enter_alone(
     cli: Cli, scripted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed = iter(["Zoë has 3 \x1b[1mpens\x1b[0m. How many?", "  "])
+    typed = iter(["caf\udce9", "Zoë has 3 \x1b[1mpens\x1b[0m. How many?", "  "])
     monkeypatch.setattr("socratic.cli.recipes.Screen", lambda as_json: type("S", (), {"is_typed": True, "read": read}))
 
     def read(prompt: str) -> str:
         return next(typed)
 
     result = cli("demo", "--real")
-    assert result.code == 0
+    assert (result.code, "socratic: the problem is not UTF-8; convert it" in result.err) == (0, True)
     assert result.out.count("\nCoT\n") == demo_real.SHOWN + 1
     assert "Problem: Zoë has 3 \\x1b[1mpens\\x1b[0m. How many?\n" in result.out
     assert result.out.count("It is ") == demo_real.SHOWN
