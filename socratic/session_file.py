@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import exists, isdir, isfile  # which say no, not raise, of a name that is too long
+from os.path import isdir, isfile  # which say no, not raise, of a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def save_session(tutor: Tutor, path: Path) -> None:
 
     Raises `UserError` where something else than a session of this problem stands there, or nothing can be written.
     """
-    if exists(path) and not (isfile(path) and _is_session(path, tutor.problem)):
+    if isfile(path) and not _is_session(path, tutor.problem):
         raise UserError(f"{path} holds something else; choose another name")
     if not isdir(path.parent):
         raise UserError(f"the folder {path.parent} does not exist; choose another place")

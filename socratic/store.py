@@ -43,8 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # a folder, a device or a pipe, which a rename would replace
+            raise OSError(errno.EINVAL, "no ordinary file")
         temporary.touch(exist_ok=False)
     except OSError as error:
         if error.errno in NO_ROOM:

@@ -113,7 +113,7 @@ def test_sessions_are_kept(tutor: Callable[..., Result], tmp_path: Path) -> None
         ("/go ²", "/go ² is none of 0 to 0; /tree lists"),
         ("/go", "/go  is none of 0 to 0; /tree lists"),
         ("/edit 99", "/edit 99: there are 0 steps; give the number of one"),
-        ("/save .", ". holds something else; choose another name"),
+        ("/save .", ". cannot be written"),
         ("/save " + "x" * 300, "x" * 300 + " cannot be written (File name too long); choose another place"),
         ("/save " + "x" * 300 + "/s.json", "the folder " + "x" * 300 + " does not exist; choose another place"),
         ("/load " + "x" * 300, "x" * 300 + " cannot be read (File name too long); check the path"),
@@ -232,7 +232,7 @@ def test_what_can_be_typed_besides(cli: Cli, say: Callable[[Script], None]) -> N
 def test_what_holds_something_else_is_not_written_over(tutor: Callable[..., Result], tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert ("error", f"{pipe} holds something else; choose another name") in events(
+    assert ("error", f"{pipe} cannot be written (no ordinary file); choose another place") in events(
         tutor(f"/save {pipe}", more=("--json",))
     )
     assert pipe.is_fifo()

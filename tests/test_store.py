@@ -33,13 +33,14 @@ def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path: Path, monk
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("place", ["folder", "file/a", "file/a/b", "x" * 300, "/proc/none/file"])
+@pytest.mark.parametrize("place", ["folder", "pipe", "file/a", "file/a/b", "x" * 300, "/proc/none/file"])
 def test_a_place_that_cannot_be_written_is_named(place: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=rf"{place} cannot be written \(.*\); choose another place"):
         store.atomic_write(tmp_path / place, b"new")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "pipe"]
 
 
 def test_a_full_disk_is_no_mistake_in_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
